@@ -1,0 +1,141 @@
+"""The records that every room passes along: what to evaluate, and what came out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, TypeAlias
+
+Genome: TypeAlias = Any
+"""Plain data: nested dict, list, str, int, float, bool or None. One point of a space."""
+
+
+class Status(StrEnum):
+    """How an evaluation ended. Only `OK` carries metrics that may be ranked."""
+
+    OK = "OK"
+    INVALID = "INVALID"  # rejected by the gate before any training
+    DIVERGED = "DIVERGED"  # a loss or a parameter became NaN or infinite
+    OOM = "OOM"  # out of memory although alone on its device
+    TIMEOUT = "TIMEOUT"
+    ERROR = "ERROR"  # the user's code raised; `error` holds the traceback
+    LOST = "LOST"  # the infrastructure failed repeatedly
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A genome with an identity, a seed and its parents.
+
+    Attributes:
+        number: place in the logical order of the study, from 0.
+        genome: plain data, one point of the study's space.
+        seed: seeds everything random in the candidate's evaluation.
+        rung: fidelity level, from 0.
+        parents: ids of the candidates it was made from.
+        operator: what made it: `"seed:NAME"`, `"random"`, `"mutate"`, `"crossover"`, ...
+        searcher: name of the searcher that proposed it.
+    """
+
+    number: int
+    genome: Genome
+    seed: int
+    rung: int = 0
+    parents: tuple[str, ...] = ()
+    operator: str = ""
+    searcher: str = ""
+
+    @property
+    def id(self) -> str:
+        """Short, sortable name, unique within a run: `c000042`."""
+        return f"c{self.number:06d}"
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """The outcome of a candidate at a rung.
+
+    Attributes:
+        candidate: what was evaluated.
+        status: how it ended.
+        metrics: means over the meta-validation episodes (`query_loss`, `accuracy`, ...) and costs
+            (`params`, `macs`, `adapt_seconds`, ...). Empty unless known; finite where present.
+        scores: the task's first metric for each meta-validation episode, in episode order.
+        curve: `(meta_iteration, meta_train_loss)` along the training.
+        error: what went wrong, empty when `OK`.
+        signature: hash of the program structure; equal signatures can share one pack.
+        norm: batch-norm protocol of the scores: `transductive` or `inductive`.
+        plan: how the inner loops were executed: `loop` or `vmap`.
+        seconds: wall time of the evaluation.
+        peak_memory_bytes: peak memory of the device (CUDA) or of the process (CPU).
+        device: name of the device.
+        node: host that ran it.
+        started_at: seconds since the epoch.
+        copied_from: id of the equal candidate whose result was reused, or empty.
+    """
+
+    candidate: Candidate
+    status: Status
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    scores: tuple[float, ...] = ()
+    curve: tuple[tuple[int, float], ...] = ()
+    error: str = ""
+    signature: str = ""
+    norm: str = ""
+    plan: str = ""
+    seconds: float = 0.0
+    peak_memory_bytes: int = 0
+    device: str = ""
+    node: str = ""
+    started_at: float = 0.0
+    copied_from: str = ""
+
+
+def canonical_json(value: Genome) -> str:
+    """Return the one JSON text of plain data: sorted keys, no spaces, no NaN.
+
+    Raises:
+        ValueError: if `value` holds NaN or an infinity.
+        TypeError: if `value` is not plain data.
+    """
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def genome_hash(genome: Genome) -> str:
+    """Return the sha256 of a genome's canonical JSON, as 64 hex digits."""
+    return hashlib.sha256(canonical_json(genome).encode()).hexdigest()
+
+
+def derive_seed(*parts: int | str) -> int:
+    """Return a 63-bit seed that depends on all parts and on nothing else.
+
+    Used instead of `hash`, which changes with `PYTHONHASHSEED`.
+    """
+    text = "/".join(str(part) for part in parts)
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+Objectives: TypeAlias = Mapping[str, str]
+"""Metric name to direction, `"min"` or `"max"`; the first is the primary one."""
+
+
+def losses(evaluation: Evaluation, objectives: Objectives) -> tuple[float, ...]:
+    """Return the objective values, all to be minimised. Only for `OK` evaluations."""
+    return tuple(
+        evaluation.metrics[name] * (1.0 if direction == "min" else -1.0)
+        for name, direction in objectives.items()
+    )
+
+
+def mean_interval(scores: Sequence[float]) -> tuple[float, float]:
+    """Return the mean and the half-width of its 95% normal interval (0 for fewer than two)."""
+    n = len(scores)
+    if n == 0:
+        return float("nan"), 0.0
+    mean = sum(scores) / n
+    if n == 1:
+        return mean, 0.0
+    variance = sum((score - mean) ** 2 for score in scores) / (n - 1)
+    return mean, 1.96 * (variance / n) ** 0.5
