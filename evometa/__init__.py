@@ -1,0 +1,27 @@
+"""Joint search of network architectures and the learning rules they adapt with.
+
+The names below are imported on first use: `import evometa` loads no torch, ray, deap or optuna.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from evometa import space
+    from evometa.study import Study, Training
+
+__version__ = "0.1.0"
+
+__all__ = ["Study", "Training", "__version__", "space"]
+
+_HOMES = {"Study": "evometa.study", "Training": "evometa.study"}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "space":
+        return importlib.import_module("evometa.space")
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'evometa' has no attribute {name!r}")

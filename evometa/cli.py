@@ -1,0 +1,249 @@
+"""The command line: parses, calls, prints."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from evometa import __version__
+from evometa.errors import EvometaError
+
+app = typer.Typer(
+    help="Search network architectures together with the learning rules they adapt with.",
+    no_args_is_help=True,
+    pretty_exceptions_show_locals=False,
+    add_completion=False,
+)
+out = Console()
+err = Console(stderr=True)
+
+StudyPath = Annotated[Path, typer.Argument(help="A Python file that assigns `study`.")]
+RunPath = Annotated[Path, typer.Argument(help="A run directory.")]
+DataOption = Annotated[str | None, typer.Option("--data", help="Folder of the task's data.")]
+Download = Annotated[bool, typer.Option("--download", help="Fetch the published data set.")]
+SkipBroken = Annotated[bool, typer.Option(help="Leave out broken images instead of stopping.")]
+Address = Annotated[str | None, typer.Option(help="A Ray cluster; default: a local one.")]
+Count = Annotated[int | None, typer.Option("--workers", help="Workers; default: all cores.", min=1)]
+ExecutorName = Annotated[str, typer.Option("--executor", help="ray, or serial (this process).")]
+
+
+def main() -> None:
+    """Run the command line; errors raised on purpose are printed without a traceback."""
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        app()
+    except EvometaError as error:
+        err.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False)
+        sys.exit(2)
+
+
+@app.command()
+def search(
+    file: StudyPath,
+    run: Annotated[Path | None, typer.Option(help="Run directory; default runs/NAME.")] = None,
+    candidates: Annotated[
+        int | None, typer.Option("-n", "--candidates", help="How many to evaluate.", min=1)
+    ] = None,
+    searcher: Annotated[str | None, typer.Option(help="random, evolution, nsga2 or tpe.")] = None,
+    seed: Annotated[int, typer.Option(help="Decides everything random.")] = 0,
+    order: Annotated[str, typer.Option(help="Tell results in logical or arrival order.")] = (
+        "logical"
+    ),
+    window: Annotated[
+        int, typer.Option(help="How far proposals run ahead; 2 to 4 times the workers.", min=1)
+    ] = 16,
+    iterations: Annotated[
+        int | None, typer.Option(help="Meta-iterations a candidate; default: the study's.", min=1)
+    ] = None,
+    data: DataOption = None,
+    download: Download = False,
+    skip_broken: SkipBroken = False,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
+    executor: ExecutorName = "ray",
+    address: Address = None,
+    workers: Count = None,
+) -> None:
+    """Search: propose, meta-train and score candidates; print the best beside the baselines."""
+    from evometa import launch
+    from evometa.search import default_searcher
+    from evometa.study import load_study
+
+    study_file = load_study(file)
+    if iterations is not None:
+        study = study_file.study.with_training(iterations=iterations)
+        study_file = launch.with_study(study_file, study)
+    run = run or Path("runs") / file.stem
+    settings = launch.Settings(
+        candidates=candidates or study_file.study.candidates,
+        seed=seed,
+        searcher=searcher or default_searcher(study_file.study.objectives),
+        order=order,  # type: ignore[arg-type]
+        window=window,
+        device=device,
+        data=launch.Data(data, download, skip_broken),
+    )
+    launch.refuse_existing(run, study_file)
+    study_file = launch.prepare(study_file, settings.data)
+    launch.preflight(study_file, seed)
+    started = time.monotonic()
+    with _resumable(run):
+        launch.start(
+            study_file,
+            run,
+            settings,
+            _workers(executor, address, workers),
+            _watch(study_file.study.objectives),
+        )
+    _finish(run, started)
+
+
+@app.command()
+def resume(
+    run: RunPath,
+    candidates: Annotated[
+        int | None, typer.Option("-n", "--candidates", help="A new total.", min=1)
+    ] = None,
+    data: DataOption = None,
+    executor: ExecutorName = "ray",
+    address: Address = None,
+    workers: Count = None,
+) -> None:
+    """Go on with a stopped or killed search, to the same table as without the break."""
+    from evometa import launch
+    from evometa.store import RunDirectory
+
+    kept = RunDirectory.read(run)
+    out.print(f"This runs the study file that {run} keeps, {kept['file']}.", highlight=False)
+    started = time.monotonic()
+    with _resumable(run):
+        launch.resume(
+            run,
+            _workers(executor, address, workers),
+            _watch(kept["objectives"]),
+            candidates=candidates,
+            data=None if data is None else launch.Data(data),
+        )
+    _finish(run, started)
+
+
+@app.command()
+def top(
+    run: RunPath,
+    n: Annotated[int, typer.Option("-n", help="How many.", min=1)] = 10,
+    by: Annotated[str | None, typer.Option(help="Objective to rank by.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Print the best candidates beside the baselines, with 95% intervals."""
+    _print_top(run, n, by, as_json=as_json)
+
+
+@app.command()
+def show(run: RunPath, candidate: Annotated[str, typer.Argument(metavar="ID")]) -> None:
+    """Print one candidate: genome, network, scores, learning curve, ancestors."""
+    from evometa.report import print_candidate
+    from evometa.store import RunDirectory, read_table
+
+    study = RunDirectory.read(run)
+    print_candidate(out, read_table(run), candidate, study["objectives"])
+
+
+@app.command()
+def check(
+    file: StudyPath,
+    samples: Annotated[int, typer.Option(help="Genomes to draw.", min=1)] = 50,
+    seed: Annotated[int, typer.Option(help="Draws the genomes.")] = 0,
+    data: DataOption = None,
+    download: Download = False,
+    skip_broken: SkipBroken = False,
+) -> None:
+    """Validate a study file: sizes, samples, gate pass rate, cost of a candidate. No training."""
+    from evometa import launch
+    from evometa.check import print_check
+    from evometa.study import load_study
+
+    study_file = launch.prepare(load_study(file), launch.Data(data, download, skip_broken))
+    print_check(out, study_file, samples, seed)
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    """Search network architectures together with the learning rules they adapt with."""
+    if version:
+        out.print(__version__)
+        raise typer.Exit
+
+
+class _resumable:  # noqa: N801 - reads as a statement
+    """On Ctrl-C, say how to go on, and exit with the customary 130."""
+
+    def __init__(self, run: Path) -> None:
+        self._run = run
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None and issubclass(kind, KeyboardInterrupt):
+            out.print(
+                f"\nStopped; every finished candidate is kept. Go on with:\n"
+                f"  evometa resume {self._run}",
+                highlight=False,
+            )
+            raise typer.Exit(130)
+
+
+def _workers(executor: str, address: str | None, count: int | None) -> Any:
+    from evometa.launch import Workers
+
+    return Workers(executor, address, count)
+
+
+def _watch(objectives: dict[str, str]) -> Any:
+    from evometa.report import Progress
+
+    return lambda total, workers: Progress(out, objectives, total, workers)
+
+
+def _finish(run: Path, started: float) -> None:
+    _print_top(run, 10, None, as_json=False)
+    minutes, seconds = divmod(round(time.monotonic() - started), 60)
+    out.print(
+        f"\n{minutes}:{seconds:02d} minutes. See more: evometa top {run} -n 20, "
+        f"evometa show {run} ID",
+        highlight=False,
+    )
+
+
+def _print_top(run: Path, n: int, by: str | None, *, as_json: bool) -> None:
+    from evometa.report import print_top, rank
+    from evometa.store import RunDirectory, read_table
+
+    study = RunDirectory.read(run)
+    objectives, scored = study["objectives"], study["metrics"][0]
+    ranked = rank(read_table(run), objectives, scored=scored, by=by, n=n)
+    if as_json:
+        print(json.dumps([row.as_dict() for row in ranked], indent=1))  # noqa: T201 - for pipes
+        return
+    print_top(out, ranked, objectives, scored=scored)
+
+
+def _terminate(number: int, frame: FrameType | None) -> NoReturn:
+    """Treat SIGTERM, which batch systems send before they kill, like Ctrl-C."""
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    main()

@@ -1,0 +1,330 @@
+"""Put a search together from concrete parts, start it or go on with it.
+
+The only place that knows both which searcher and which executor; the command line calls it, and so
+may a notebook.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+
+from evometa.errors import StoreError, StudyError
+from evometa.evaluate import Evaluator, Rejected, admit
+from evometa.evaluate.evaluator import choose_device
+from evometa.execute import Executor, Serial
+from evometa.execute.ray_pool import RayPool
+from evometa.records import Evaluation, derive_seed
+from evometa.run import Observer, Order, Schedule, Search
+from evometa.search import default_searcher, make_searcher
+from evometa.space import gene_value
+from evometa.store import RunDirectory, Writer, make_schema, read_table, repair
+from evometa.store.reader import evaluations
+from evometa.study import Study, StudyFile, load_study
+
+PREFLIGHT_SAMPLES = 8
+
+
+class Watch(Observer, Protocol):
+    """An observer that is entered while the search runs."""
+
+    def __enter__(self) -> Watch:
+        """Begin to show."""
+        ...
+
+    def __exit__(self, *error: object) -> None:
+        """Stop showing."""
+        ...
+
+
+@dataclass(frozen=True)
+class Data:
+    """Where the task's data is.
+
+    Attributes:
+        folder: what the task loads; None for tasks that make their own.
+        download: fetch the published files if there is no folder.
+        skip_broken: leave out broken images instead of stopping.
+    """
+
+    folder: str | None = None
+    download: bool = False
+    skip_broken: bool = False
+
+
+@dataclass(frozen=True)
+class Workers:
+    """Where candidates are evaluated; never part of the study, so it may differ on resume.
+
+    Attributes:
+        executor: `"ray"`, or `"serial"` in this process.
+        address: a Ray cluster; None starts a local one.
+        count: how many; None takes all.
+    """
+
+    executor: str = "ray"
+    address: str | None = None
+    count: int | None = None
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a search was started with; stored in study.json and taken from there on resume.
+
+    Attributes:
+        candidates: how many to evaluate in all.
+        seed: decides everything random.
+        searcher: a name of `evometa.search`.
+        order: `"logical"` or `"arrival"`.
+        window: how far proposals run ahead of results.
+        device: `"auto"`, `"cpu"`, `"cuda"`, ...
+        data: where the task's data is.
+    """
+
+    candidates: int
+    seed: int = 0
+    searcher: str = "evolution"
+    order: Order = "logical"
+    window: int = 16
+    device: str = "auto"
+    data: Data = Data()
+
+    def __post_init__(self) -> None:
+        for name in ("candidates", "window"):
+            if getattr(self, name) < 1:
+                raise StudyError(
+                    f"`{name} >= 1` must hold, but got ({name}={getattr(self, name)!r})"
+                )
+        if self.order not in ("logical", "arrival"):
+            raise StudyError(f"`order` must be 'logical' or 'arrival', got {self.order!r}")
+
+
+def prepare(file: StudyFile, data: Data) -> StudyFile:
+    """Return the study with its task's data loaded.
+
+    Raises:
+        TaskError: if the data is missing or broken.
+    """
+    folder = Path(data.folder) if data.folder else None
+    task = file.study.task.load(folder, download=data.download, skip_broken=data.skip_broken)
+    return replace(file, study=replace(file.study, task=task))
+
+
+def with_study(file: StudyFile, study: Study) -> StudyFile:
+    """Return the file with its study replaced, as options of the command line do."""
+    return replace(file, study=study)
+
+
+def refuse_existing(run: Path, file: StudyFile) -> None:
+    """Refuse a run directory that exists, and say whether it can be resumed.
+
+    Raises:
+        StoreError: if `run` holds a search.
+    """
+    if not run.exists() or not any(run.iterdir()):
+        return
+    kept = RunDirectory.read(run)
+    if kept["file_sha256"] == file.sha256:
+        raise StoreError(
+            f"{run} holds a search of this study; go on with it: evometa resume {run}, "
+            "or start another with --run FOLDER"
+        )
+    raise StoreError(
+        f"{run} holds a search of another study: {kept['file']} (sha256 {kept['file_sha256'][:12]}),"
+        f" not {file.path} (sha256 {file.sha256[:12]}); start this one with --run FOLDER"
+    )
+
+
+def preflight(file: StudyFile, seed: int, samples: int = PREFLIGHT_SAMPLES) -> list[str]:
+    """Pass the baselines and a few samples through the gate, before any worker is started.
+
+    Returns:
+        The reason of each rejected sample; empty if all pass.
+
+    Raises:
+        StudyError: if a baseline, or every sample, is rejected: the file is at fault then.
+    """
+    device = choose_device("auto")
+    study = file.study
+    for name, genome in study.baselines.items():
+        try:
+            admit(study, genome, seed, device)
+        except Rejected as reason:
+            raise StudyError(f"{file.path}: baseline {name!r} cannot work: {reason}") from reason
+    rng = np.random.default_rng(derive_seed(seed, "preflight"))
+    reasons = []
+    for _ in range(samples):
+        genome = study.space.sample(rng)
+        try:
+            admit(study, genome, seed, device)
+        except Rejected as reason:
+            reasons.append(f"{reason} (genome {json.dumps(genome)})")
+    if len(reasons) == samples:
+        raise StudyError(
+            f"{file.path}: none of {samples} genomes drawn from the space can work; the first: "
+            f"{reasons[0]}"
+        )
+    return reasons
+
+
+def describe(file: StudyFile, settings: Settings) -> dict[str, Any]:
+    """Return the study as plain data, as study.json keeps it."""
+    study = file.study
+    return {
+        "schema": 1,
+        "file": str(file.path.resolve()),
+        "file_sha256": file.sha256,
+        "space": study.space.describe(),
+        "task": study.task.describe(),
+        "objectives": dict(study.objectives),
+        "metrics": list(study.metrics),
+        "baselines": dict(study.baselines),
+        "training": asdict(study.training),
+        "settings": asdict(settings),
+        "versions": versions(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that results depend on."""
+    found = {"python": platform.python_version()}
+    for name in ("evometa", "torch", "ray", "optuna", "deap", "numpy", "pyarrow"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "absent"
+    return found
+
+
+def start(
+    file: StudyFile,
+    run: Path,
+    settings: Settings,
+    workers: Workers,
+    watch: Callable[[int, int], Watch],
+) -> pa.Table:
+    """Search from the beginning; return the table.
+
+    Args:
+        file: the study, its task loaded by `prepare`.
+        run: the run directory to create.
+        settings: what the search is started with.
+        workers: where candidates are evaluated.
+        watch: makes the observer from the number of candidates and of workers.
+
+    Raises:
+        StoreError: if the run directory exists.
+    """
+    description = describe(file, settings)
+    with RunDirectory.create(run, description, file.source) as directory:
+        return _search(file, directory, settings, workers, watch, ())
+
+
+def resume(
+    run: Path,
+    workers: Workers,
+    watch: Callable[[int, int], Watch],
+    *,
+    candidates: int | None = None,
+    data: Data | None = None,
+) -> pa.Table:
+    """Go on with a search that was stopped; return the table.
+
+    Args:
+        run: an existing run directory. Its copy of the study file is run.
+        workers: where candidates are evaluated; may differ from before.
+        watch: makes the observer from the number of candidates and of workers.
+        candidates: a new total; default the one it was started with.
+        data: where the data is now; default where it was.
+
+    Raises:
+        StoreError: if there is no run, or another driver holds it.
+        StudyError: if the study or its data is not what it was.
+    """
+    with RunDirectory.open(run) as directory:
+        settings, file = stored_study(directory, data)
+        if candidates is not None:
+            settings = replace(settings, candidates=candidates)
+        check_same(directory.study, describe(file, settings))
+        repair(run)
+        stored = [evaluation for _, evaluation in evaluations(read_table(run))]
+        return _search(file, directory, settings, workers, watch, stored)
+
+
+def stored_study(directory: RunDirectory, data: Data | None = None) -> tuple[Settings, StudyFile]:
+    """Load the study that a run directory keeps, with its data."""
+    kept = dict(directory.study["settings"])
+    kept["data"] = data or Data(**kept["data"])
+    settings = Settings(**kept)
+    original = Path(directory.study["file"])
+    beside = original.parent if original.parent.is_dir() else None
+    file = load_study(directory.study_file, beside=beside)
+    if directory.study["training"] != asdict(file.study.training):
+        study = file.study.with_training(**directory.study["training"])
+        file = replace(file, study=study)
+    return settings, prepare(file, settings.data)
+
+
+def check_same(kept: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Raise `StudyError` naming what differs between two studies as plain data."""
+    parts = ("file_sha256", "space", "task", "objectives", "baselines", "training")
+    now = json.loads(json.dumps(now))
+    different = [f"{part}: {kept[part]} -> {now[part]}" for part in parts if kept[part] != now[part]]
+    if different:
+        raise StudyError(
+            "a run goes on only with the study it was started with, but these differ: "
+            + "; ".join(different)
+            + ". Start a new run with another --run folder"
+        )
+
+
+def _search(
+    file: StudyFile,
+    directory: RunDirectory,
+    settings: Settings,
+    workers: Workers,
+    watch: Callable[[int, int], Watch],
+    stored: list[Evaluation] | tuple[()],
+) -> pa.Table:
+    study = file.study
+    searcher = make_searcher(
+        settings.searcher,
+        study.space,
+        study.objectives,
+        settings.seed,
+        study.baselines,
+    )
+    schedule = Schedule(settings.candidates, settings.window, settings.order)
+    with ExitStack() as stack:
+        observer = stack.enter_context(watch(settings.candidates, len(stored)))
+        writer = Writer(directory, schema_of(file), gene_value)
+        stack.callback(writer.close)
+        executor = _executor(file, settings, workers)
+        stack.callback(executor.close)
+        Search(searcher, executor, writer, observer, schedule).run(stored)
+    return read_table(directory.path)
+
+
+def schema_of(file: StudyFile) -> pa.Schema:
+    """Return the columns of a study's table."""
+    genes = file.study.space.genes()
+    return make_schema({path: leaf.type for path, leaf in genes.items()}, file.study.metrics)
+
+
+def _executor(file: StudyFile, settings: Settings, workers: Workers) -> Executor:
+    evaluate = Evaluator(file.study, settings.seed, settings.device)
+    if workers.executor == "serial":
+        return Serial(evaluate)
+    return RayPool(
+        evaluate, address=workers.address, workers=workers.count, modules=file.modules
+    )
+

@@ -1,0 +1,12 @@
+"""What does a candidate compute? Ordinary `torch.nn` modules, seen as pure functions of tensors.
+
+`blocks` holds builders that study files may use; any other module works as well. `Network` makes a
+module stateless, so that inner loops can differentiate through it and `vmap` over it. `cost` counts
+parameters and multiply-accumulates without running anything.
+"""
+
+from evometa.network.blocks import ConvBlock, conv_net, mlp
+from evometa.network.cost import Cost, measure_cost
+from evometa.network.stateless import Network, Norm, Tensors
+
+__all__ = ["ConvBlock", "Cost", "Network", "Norm", "Tensors", "conv_net", "measure_cost", "mlp"]

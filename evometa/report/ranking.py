@@ -1,0 +1,173 @@
+"""Who won, by how much, and where it came from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import moocore
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from evometa.errors import EvometaError
+from evometa.records import Genome, Objectives, Status, mean_interval
+
+SEED = "seed:"
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """A candidate's place in a run.
+
+    Attributes:
+        rank: 1 is best; 0 for a baseline that is shown out of order.
+        id: the candidate.
+        name: name of the baseline, or empty.
+        values: objective name to value.
+        interval: half-width of the 95% interval of the primary score over episodes.
+        gain: mean improvement of the primary score over the first baseline, on the same
+            episodes; positive is better. None without a baseline.
+        gain_interval: half-width of its 95% interval.
+        params: trainable parameters.
+        seconds: wall time of the evaluation.
+        on_front: no other candidate is at least as good in all objectives and better in one.
+        genome: plain data.
+    """
+
+    rank: int
+    id: str
+    name: str
+    values: dict[str, float]
+    interval: float
+    gain: float | None
+    gain_interval: float
+    params: int
+    seconds: float
+    on_front: bool
+    genome: Genome
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain data, as `top --json` prints it."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+def rank(
+    table: pa.Table,
+    objectives: Objectives,
+    *,
+    scored: str,
+    by: str | None = None,
+    n: int = 10,
+) -> list[Ranked]:
+    """Rank the `OK` evaluations of a run; baselines follow where they are not among the best.
+
+    Args:
+        table: the run's table.
+        objectives: name to direction; the first is the primary one.
+        scored: the metric that the column `scores` holds for each episode.
+        by: the objective to rank by; default the primary one. Ties go to the earlier candidate.
+        n: how many to return, baselines not counted.
+
+    Raises:
+        EvometaError: if `by` is not an objective.
+    """
+    by = by or next(iter(objectives))
+    if by not in objectives:
+        raise EvometaError(f"`by` must be one of {', '.join(objectives)}, got {by!r}")
+    table = table.filter(
+        pc.and_(
+            pc.equal(pc.cast(table["status"], pa.string()), Status.OK.value),
+            pc.equal(table["copied_from"], ""),
+        )
+    )
+    if not len(table):
+        return []
+    losses = np.column_stack(
+        [
+            table[name].to_numpy() * (1.0 if direction == "min" else -1.0)
+            for name, direction in objectives.items()
+        ]
+    )
+    order = np.lexsort((table["number"].to_numpy(), losses[:, list(objectives).index(by)]))
+    operators = table["operator"].cast(pa.string()).to_pylist()
+    baselines = [row for row in order if operators[row].startswith(SEED)]
+    best = order[:n].tolist()
+    shown = best + [row for row in baselines if row not in best]
+    first = min(baselines, key=lambda row: table["number"][row].as_py(), default=None)
+    on_front = front(losses)
+    places = {row: place for place, row in enumerate(order.tolist(), start=1)}
+    reference = None if first is None else _scores(table, first)
+    return [
+        _ranked(table, row, places[row], objectives, scored, reference, bool(on_front[row]))
+        for row in shown
+    ]
+
+
+def front(losses: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+    """Mark the rows that no other row dominates; `losses` has shape `(candidates, objectives)`."""
+    marks: npt.NDArray[np.bool_] = moocore.is_nondominated(losses, keep_weakly=True)
+    return marks
+
+
+def lineage(table: pa.Table, candidate_id: str) -> list[dict[str, Any]]:
+    """Return a candidate's row and those of its ancestors, nearest first.
+
+    Where a candidate has two parents, the line follows the first.
+    """
+    columns = ["candidate_id", "parents", "operator", "status", "genome", "told"]
+    rows = table.select(columns)
+    where = {name: index for index, name in enumerate(rows["candidate_id"].to_pylist())}
+    line: list[dict[str, Any]] = []
+    current: str | None = candidate_id
+    while current in where and len(line) < len(where):
+        row = rows.slice(where[current], 1).to_pylist()[0]
+        row["genome"] = json.loads(row["genome"])
+        line.append(row)
+        current = row["parents"][0] if row["parents"] else None
+    return line
+
+
+def gain(
+    scores: Sequence[float], reference: Sequence[float], direction: str
+) -> tuple[float, float]:
+    """Return the paired mean improvement on common episodes, and its 95% half-width."""
+    sign = 1.0 if direction == "max" else -1.0
+    return mean_interval([sign * (a - b) for a, b in zip(scores, reference, strict=True)])
+
+
+def _ranked(
+    table: pa.Table,
+    row: int,
+    place: int,
+    objectives: Objectives,
+    scored: str,
+    reference: list[float] | None,
+    on_front: bool,
+) -> Ranked:
+    scores = _scores(table, row)
+    value: Mapping[str, Any] = table.slice(row, 1).drop_columns(["scores", "curve"]).to_pylist()[0]
+    direction = "max" if scored == "accuracy" else "min"
+    improvement, half = (None, 0.0) if reference is None else gain(scores, reference, direction)
+    operator: str = value["operator"]
+    return Ranked(
+        rank=place,
+        id=value["candidate_id"],
+        name=operator.removeprefix(SEED) if operator.startswith(SEED) else "",
+        values={name: value[name] for name in objectives},
+        interval=mean_interval(scores)[1],
+        gain=improvement,
+        gain_interval=half,
+        params=int(value["params"]),
+        seconds=value["seconds"],
+        on_front=on_front,
+        genome=json.loads(value["genome"]),
+    )
+
+
+def _scores(table: pa.Table, row: int) -> list[float]:
+    scores: list[float] = table["scores"][row].as_py()
+    return scores

@@ -1,0 +1,130 @@
+"""Tables for a terminal."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from evometa.errors import EvometaError
+from evometa.records import Genome, Objectives
+from evometa.report.ranking import Ranked, lineage
+
+
+def print_top(
+    console: Console, ranked: Sequence[Ranked], objectives: Objectives, *, scored: str
+) -> None:
+    """Print a ranking, one candidate a line, with what it gained over the first baseline."""
+    if not ranked:
+        console.print("No candidate has been evaluated successfully yet.")
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("rank", justify="right")
+    table.add_column("candidate")
+    for name in objectives:
+        label = f"{name} (95%)" if name == scored else name
+        table.add_column(label, justify="right", no_wrap=True)
+    if any(row.gain is not None for row in ranked):
+        table.add_column("gain over baseline", justify="right", no_wrap=True)
+    if "params" not in objectives:
+        table.add_column("params", justify="right")
+    table.add_column("seconds", justify="right")
+    table.add_column("front")
+    table.add_column("genome", overflow="fold")
+    for row in ranked:
+        name = f"[bold]{escape(row.name)}[/] {row.id}" if row.name else row.id
+        cells = [str(row.rank), name]
+        cells += [_value(row, objective, scored) for objective in objectives]
+        if row.gain is not None:
+            cells.append(f"{row.gain:+.4f} ± {row.gain_interval:.4f}")
+        if "params" not in objectives:
+            cells.append(f"{row.params:,}")
+        cells += [f"{row.seconds:.1f}", "*" if row.on_front else "", escape(brief(row.genome))]
+        table.add_row(*cells, style="cyan" if row.name else "")
+    console.print(table)
+
+
+def print_candidate(
+    console: Console, table: pa.Table, candidate_id: str, objectives: Objectives
+) -> None:
+    """Print one candidate's genome, network, scores, curve and ancestors.
+
+    Raises:
+        EvometaError: if the run has no such candidate.
+    """
+    rows = table.filter(pc.equal(table["candidate_id"], candidate_id)).to_pylist()
+    if not rows:
+        ids = table["candidate_id"].to_pylist()
+        span = f"it has {ids[0]} to {ids[-1]}" if ids else "it is empty"
+        raise EvometaError(f"the run has no candidate {candidate_id!r}; {span}")
+    row = rows[-1]
+    console.print(f"[bold]{row['candidate_id']}[/]  {row['status']}  {escape(row['operator'])}")
+    if row["error"]:
+        console.print(escape(row["error"]), style="red", highlight=False)
+    console.print("\n[bold]genome[/]")
+    console.print_json(row["genome"])
+    if row["network"]:
+        console.print("\n[bold]network[/]")
+        console.print(escape(row["network"]), highlight=False)
+    console.print("\n[bold]scores[/]")
+    _print_scores(console, row, objectives)
+    ancestors = lineage(table, candidate_id)[1:]
+    console.print("\n[bold]lineage[/]" if ancestors else "\n[bold]lineage[/]  none: no parents")
+    child = json.loads(row["genome"])
+    for parent in ancestors:
+        changes = ", ".join(differences(parent["genome"], child)) or "nothing changed"
+        console.print(f"  from {parent['candidate_id']}: {escape(changes)}", highlight=False)
+        child = parent["genome"]
+
+
+def differences(parent: Genome, child: Genome, path: str = "") -> list[str]:
+    """Say what changed from parent to child: `path: old -> new`."""
+    if isinstance(parent, dict) and isinstance(child, dict):
+        lines = []
+        for key in sorted({*parent, *child}):
+            lines += differences(parent.get(key), child.get(key), f"{path}.{key}" if path else key)
+        return lines
+    if isinstance(parent, list) and isinstance(child, list) and len(parent) == len(child):
+        lines = []
+        for index, (old, new) in enumerate(zip(parent, child, strict=True)):
+            lines += differences(old, new, f"{path}[{index}]")
+        return lines
+    return [] if parent == child else [f"{path}: {brief(parent)} -> {brief(child)}"]
+
+
+def brief(genome: Genome) -> str:
+    """Return a genome in one line, floats to three digits."""
+    if isinstance(genome, dict):
+        return " ".join(
+            f"{key}=({brief(value)})" if isinstance(value, dict) else f"{key}={brief(value)}"
+            for key, value in genome.items()
+        )
+    if isinstance(genome, list):
+        return "[" + " | ".join(map(brief, genome)) + "]"
+    return f"{genome:.3g}" if isinstance(genome, float) else str(genome)
+
+
+def _print_scores(console: Console, row: dict[str, Any], objectives: Objectives) -> None:
+    skipped = {"genome", "network", "error", "scores", "curve", "parents"}
+    for name, value in row.items():
+        if value in (None, "") or name in skipped or name.startswith("gene."):
+            continue
+        mark = f"  ({objectives[name]})" if name in objectives else ""
+        text = f"{value:.6g}" if isinstance(value, float) else str(value)
+        console.print(f"  {name:<20} {escape(text)}{mark}", highlight=False)
+    if row["curve"]:
+        points = "  ".join(f"{p['iteration']}:{p['loss']:.3g}" for p in row["curve"][::4])
+        console.print(f"  {'learning curve':<20} {points}", highlight=False)
+
+
+def _value(row: Ranked, objective: str, scored: str) -> str:
+    value = row.values[objective]
+    if objective == scored:
+        return f"{value:.4f} ± {row.interval:.4f}"
+    return f"{value:,.0f}" if value == int(value) else f"{value:.4g}"

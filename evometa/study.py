@@ -1,0 +1,193 @@
+"""The declaration that a user writes: what is searched, on which task, towards what."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import sys
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from evometa.errors import StudyError
+from evometa.records import Genome, Objectives
+from evometa.space import Space
+from evometa.task.protocol import Task
+
+COSTS = ("params", "macs", "adapt_seconds")
+"""Metrics that every evaluation has besides those of its task."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a candidate is meta-trained and validated.
+
+    Attributes:
+        iterations: meta-iterations (outer steps).
+        tasks: episodes in one meta-batch.
+        rate: rate of the outer Adam (Kingma and Ba, 2015).
+        validation: meta-validation episodes, the same for all candidates of a study.
+        norm: batch-norm protocol, `"transductive"` or `"inductive"`; stored with each score.
+    """
+
+    iterations: int = 1000
+    tasks: int = 25
+    rate: float = 1e-3
+    validation: int = 200
+    norm: str = "transductive"
+
+    def __post_init__(self) -> None:
+        for name in ("iterations", "tasks", "validation"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise StudyError(f"`{name} >= 1` must hold, but got ({name}={value!r})")
+        if not self.rate > 0:
+            raise StudyError(f"`rate > 0` must hold, but got (rate={self.rate!r})")
+        if self.norm not in ("transductive", "inductive"):
+            raise StudyError(
+                f"`norm` must be 'transductive' or 'inductive', but got (norm={self.norm!r})"
+            )
+
+
+@dataclass(frozen=True)
+class Study:
+    """What is searched, and how a candidate is scored.
+
+    Attributes:
+        space: what may be proposed. The rule of a genome is `genome["rule"]`; without one, every
+            candidate adapts by the preset `maml`.
+        build: makes an ordinary module from a genome.
+        task: the few-shot tasks.
+        objectives: metric name to `"min"` or `"max"`; the first is the primary one. Default: the
+            task's first metric, in its natural direction.
+        baselines: known designs by name, evaluated first and shown beside the best.
+        training: how a candidate is meta-trained and validated.
+        candidates: how many candidates a search evaluates unless told otherwise.
+
+    Raises:
+        StudyError: if an argument cannot work.
+        GenomeError: if a baseline lies outside the space.
+    """
+
+    space: Space
+    build: Callable[[Any], Any]
+    task: Task
+    objectives: Objectives = field(default_factory=dict)
+    baselines: Mapping[str, Genome] = field(default_factory=dict)
+    training: Training = Training()
+    candidates: int = 100
+
+    def __post_init__(self) -> None:
+        if not callable(self.build):
+            raise StudyError(f"`build` must be a function of a genome, got {self.build!r}")
+        if not self.objectives:
+            first = self.task.metrics[0]
+            direction = "max" if first == "accuracy" else "min"
+            object.__setattr__(self, "objectives", {first: direction})
+        for name, direction in self.objectives.items():
+            if name not in self.metrics:
+                raise StudyError(
+                    f"an objective must be one of {', '.join(self.metrics)}, got {name!r}"
+                )
+            if direction not in ("min", "max"):
+                raise StudyError(
+                    f"the direction of objective {name!r} must be 'min' or 'max', got {direction!r}"
+                )
+        for genome in self.baselines.values():
+            self.space.validate(genome)
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Names of all metrics an `OK` evaluation has."""
+        return (*self.task.metrics, *COSTS)
+
+    def with_training(self, **changes: Any) -> Study:
+        """Return the study with some of its `Training` changed."""
+        return replace(self, training=replace(self.training, **changes))
+
+
+@dataclass(frozen=True)
+class StudyFile:
+    """A study with the file it came from.
+
+    Attributes:
+        study: the declaration.
+        path: the file.
+        source: its text.
+        modules: the file's module and those imported from beside it; workers get them by value.
+    """
+
+    study: Study
+    path: Path
+    source: str
+    modules: tuple[ModuleType, ...]
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the text."""
+        return hashlib.sha256(self.source.encode()).hexdigest()
+
+
+def load_study(path: Path | str, *, beside: Path | None = None) -> StudyFile:
+    """Run a study file and return its `study`.
+
+    Args:
+        path: a Python file that assigns a `Study` to the name `study`.
+        beside: folder from which the file may import; default its own.
+
+    Raises:
+        StudyError: if the file is missing, does not parse, raises, or has no `study`.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise StudyError(f"a study file must exist, but there is none at {path}")
+    folder = (beside or path.parent).resolve()
+    before = set(sys.modules)
+    module = _run(path, folder)
+    study = getattr(module, "study", None)
+    if not isinstance(study, Study):
+        found = "has none" if study is None else f"has a {type(study).__name__}"
+        raise StudyError(
+            f"a study file must assign an evometa.Study to the name `study`, but {path} {found}; "
+            "end it with `study = Study(space=..., build=..., task=...)`"
+        )
+    modules = (module, *_imported_from(folder, sorted(set(sys.modules) - before)))
+    return StudyFile(study, path, path.read_text(encoding="utf-8"), modules)
+
+
+def _run(path: Path, folder: Path) -> ModuleType:
+    name = f"evometa_study_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise StudyError(f"a study file must be a Python file ending in .py, got {path}")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses and pickle look a class up by its module's name
+    sys.path.insert(0, str(folder))
+    try:
+        spec.loader.exec_module(module)
+    except SyntaxError as error:
+        raise StudyError(
+            f"{path} does not parse: line {error.lineno}: {error.msg}: {(error.text or '').strip()}"
+        ) from error
+    except Exception as error:
+        where = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
+        line = f" at line {where[-1].lineno}: {where[-1].line}" if where else ""
+        raise StudyError(f"{path} raised{line}: {type(error).__name__}: {error}") from error
+    finally:
+        sys.path.remove(str(folder))
+    return module
+
+
+def _imported_from(folder: Path, names: Sequence[str]) -> list[ModuleType]:
+    modules = [sys.modules[name] for name in names]
+    return [
+        module
+        for module in modules
+        if (file := getattr(module, "__file__", None))
+        and Path(file).resolve().is_relative_to(folder)
+        and "site-packages" not in file
+        and not module.__name__.startswith("evometa.")
+    ]

@@ -1,0 +1,38 @@
+"""Few-shot sine waves: which small network and which learning rule adapt best in a few steps?
+
+Every task is a wave of unknown amplitude and phase, seen at 10 points. Searched together: depth,
+widths and activation of a small network; inner steps, rate, which rates are learned, which
+parameters adapt, and the order of derivative. The baseline is the published design (Finn et al.,
+2017): 40-40 ReLU units, one step of rate 0.01 on everything, second order.
+
+    evometa search search_spaces/sinusoid.py
+"""
+
+from torch import nn
+
+from evometa import Study, Training
+from evometa import space as s
+from evometa.network import mlp
+from evometa.rule import preset, rule_space
+from evometa.task import Sinusoid
+
+space = s.Struct(
+    hidden=s.List(s.Int(8, 80, step=8), min=1, max=3),
+    activation=s.Choice("relu", "tanh", "silu"),
+    rule=rule_space(steps=s.Int(1, 3)),
+)
+
+
+def build(genome) -> nn.Module:
+    return mlp(1, genome["hidden"], 1, genome["activation"])
+
+
+study = Study(
+    space=space,
+    build=build,
+    task=Sinusoid(shots=10),
+    objectives={"query_loss": "min", "params": "min"},
+    baselines={"MAML": {"hidden": [40, 40], "activation": "relu", "rule": preset("maml")}},
+    training=Training(iterations=400, tasks=25, rate=1e-3, validation=200),
+    candidates=100,
+)

@@ -1,0 +1,220 @@
+"""Laws of the gradient family, against plain loops and finite differences."""
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.func import vmap
+
+from evometa.evaluate.training import LOOP, VMAP, leaves, meta_gradient
+from evometa.learner import GradientLearner
+from evometa.network import Network, mlp
+from evometa.rule import PRESETS, make_rule, preset
+from evometa.task.protocol import Batch, EpisodeBatch
+
+
+def scores(predictions, targets):
+    return {"query_loss": F.mse_loss(predictions, targets)}
+
+
+def make(module, rule, norm="transductive", loss=F.mse_loss):
+    return GradientLearner(Network(module), make_rule(rule), loss, scores, norm)
+
+
+def network(seed=0, activation="tanh"):
+    torch.manual_seed(seed)
+    return mlp(1, [8, 8], 1, activation).double()
+
+
+def waves(tasks=4, examples=6, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(2, tasks, examples, 1, generator=generator, dtype=torch.float64)
+    y = torch.sin(x + torch.arange(tasks).view(1, -1, 1, 1))
+    return EpisodeBatch(Batch(x[0], y[0]), Batch(x[1], y[1]))
+
+
+def grads_of(learner, episodes, plan):
+    meta = leaves(learner.init())
+    loss = meta_gradient(learner, meta, episodes, plan)
+    return loss, {
+        f"{part}.{k}": v.grad for part in ("params", "learned") for k, v in meta[part].items()
+    }
+
+
+def assert_same(ours, theirs, **tolerance):
+    assert ours.keys() == theirs.keys()
+    for name in ours:
+        torch.testing.assert_close(ours[name], theirs[name], **tolerance)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("steps", [1, 3])
+def test_mapped_equals_looped(name, steps):
+    learner = make(network(), preset(name, steps=steps, rate=0.1))
+    loop_loss, loop = grads_of(learner, waves(), LOOP)
+    vmap_loss, mapped = grads_of(learner, waves(), VMAP)
+    assert loop_loss == pytest.approx(vmap_loss, rel=1e-12)
+    assert_same(mapped, loop, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["maml", "anil", "boil", "meta-sgd"])
+def test_second_order_equals_finite_differences(name):
+    learner = make(network(), preset(name, steps=2, rate=0.1))
+    episodes = waves(tasks=2)
+    _, grads = grads_of(learner, episodes, VMAP)
+    for part in ("params", "learned"):
+        for key in learner.init()[part]:
+            meta = copy.deepcopy(learner.init())
+            flat = meta[part][key].view(-1)
+            h, values = 1e-6, []
+            for sign in (1, -1):
+                flat[0] += sign * h
+                with torch.no_grad():
+                    total = vmap(learner.meta_loss, (None, 0, 0))(
+                        meta, tuple(episodes.support), tuple(episodes.query)
+                    )[0].mean()
+                values.append(total.item())
+                flat[0] -= sign * h
+            numeric = (values[0] - values[1]) / (2 * h)
+            assert grads[f"{part}.{key}"].view(-1)[0].item() == pytest.approx(
+                numeric, rel=1e-4, abs=1e-8
+            )
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_first_order_is_the_gradient_at_the_adapted_point(steps):
+    module = network()
+    _, grads = grads_of(make(module, preset("fomaml", steps=steps, rate=0.1)), waves(1), LOOP)
+    adapted = copy.deepcopy(module)
+    optimiser = torch.optim.SGD(adapted.parameters(), lr=0.1)
+    support, query = waves(1)
+    for _ in range(steps):
+        optimiser.zero_grad()
+        F.mse_loss(adapted(support.inputs[0]), support.targets[0]).backward()
+        optimiser.step()
+    adapted.zero_grad()
+    F.mse_loss(adapted(query.inputs[0]), query.targets[0]).backward()
+    reference = {f"params.{k}": v.grad for k, v in adapted.named_parameters()}
+    assert_same(grads, reference, rtol=1e-10, atol=1e-12)
+
+
+def reference_maml(module, episodes, steps, rate, adapts):
+    """The published algorithm with nothing but autograd: one task after the other."""
+    names = [n for n, _ in module.named_parameters()]
+    params = {n: p.detach().clone().requires_grad_() for n, p in module.named_parameters()}
+    head = {names[-1], names[-2]}
+    chosen = [n for n in names if adapts == "all" or (n in head) == (adapts == "head")]
+    total = 0.0
+    for task in range(len(episodes.support.inputs)):
+        fast = dict(params)
+        for _ in range(steps):
+            out = torch.func.functional_call(module, fast, episodes.support.inputs[task])
+            loss = F.mse_loss(out, episodes.support.targets[task])
+            gradients = torch.autograd.grad(loss, [fast[n] for n in chosen], create_graph=True)
+            fast.update(
+                {n: fast[n] - rate * g for n, g in zip(chosen, gradients, strict=True)}
+            )
+        out = torch.func.functional_call(module, fast, episodes.query.inputs[task])
+        total = total + F.mse_loss(out, episodes.query.targets[task])
+    (total / len(episodes.support.inputs)).backward()
+    return {f"params.{n}": p.grad for n, p in params.items()}
+
+
+@pytest.mark.parametrize(("name", "adapts"), [("maml", "all"), ("anil", "head"), ("boil", "body")])
+def test_presets_equal_the_published_algorithm(name, adapts):
+    module = network()
+    _, grads = grads_of(make(module, preset(name, steps=2, rate=0.1)), waves(), LOOP)
+    reference = reference_maml(module, waves(), 2, 0.1, adapts)
+    assert_same(grads, reference, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("rates", ["shared", "layer", "parameter"])
+def test_learned_equal_rates_act_as_a_fixed_one(rates):
+    fixed = make(network(), preset("maml", steps=2, rate=0.1))
+    learned = make(network(), preset("maml", steps=2, rate=0.1, rates=rates))
+    _, ours = grads_of(learned, waves(), VMAP)
+    _, theirs = grads_of(fixed, waves(), VMAP)
+    assert_same({k: ours[k] for k in theirs}, theirs, rtol=1e-10, atol=1e-12)
+    assert all(ours[k].abs().max() > 0 for k in ours if k.startswith("learned."))
+
+
+@pytest.mark.parametrize(("name", "moves"), [("anil", {"4.weight", "4.bias"}), ("boil", None)])
+def test_only_the_chosen_part_adapts(name, moves):
+    learner = make(network(), preset(name, steps=2, rate=0.1))
+    meta = learner.init()
+    support = waves(1).support
+    adapted = learner.adapt(meta, (support.inputs[0], support.targets[0])).params
+    moved = {k for k, v in adapted.items() if not torch.equal(v, meta["params"][k])}
+    assert moved == (moves or set(meta["params"]) - {"4.weight", "4.bias"})
+
+
+def test_permuting_tasks_permutes_scores():
+    learner = make(network(), preset("maml", rate=0.1))
+    episodes = waves()
+    order = torch.tensor([2, 0, 3, 1])
+    permuted = EpisodeBatch(*(Batch(*(t[order] for t in side)) for side in episodes))
+    run = vmap(learner.meta_loss, (None, 0, 0))
+    one, _ = run(learner.init(), tuple(episodes.support), tuple(episodes.query))
+    other, _ = run(learner.init(), tuple(permuted.support), tuple(permuted.query))
+    torch.testing.assert_close(one[order], other)
+
+
+def normed(seed=0):
+    torch.manual_seed(seed)
+    return nn.Sequential(
+        nn.Linear(1, 6), nn.BatchNorm1d(6), nn.Tanh(), nn.Linear(6, 1)
+    ).double()
+
+
+@pytest.mark.parametrize("norm", ["transductive", "inductive"])
+def test_batch_norm_maps_over_tasks(norm):
+    learner = make(normed(), preset("maml", steps=2, rate=0.1), norm)
+    _, loop = grads_of(learner, waves(), LOOP)
+    _, mapped = grads_of(learner, waves(), VMAP)
+    assert_same(mapped, loop, rtol=1e-9, atol=1e-11)
+
+
+def test_transductive_batch_norm_equals_the_module_in_training():
+    module = normed()
+    learner = make(module, preset("maml", steps=1, rate=0.1))
+    adapted = learner.adapt(learner.init(), (waves(1).support.inputs[0], waves(1).support.targets[0]))
+    twin = copy.deepcopy(module)
+    twin.load_state_dict({**twin.state_dict(), **adapted.params})
+    queries = waves(1).query.inputs[0]
+    torch.testing.assert_close(learner.predict(adapted, queries), twin.train()(queries))
+
+
+def test_inductive_queries_do_not_see_each_other():
+    queries = waves(1).query.inputs[0]
+    support = (waves(1).support.inputs[0], waves(1).support.targets[0])
+    for norm, alone_equals_together in (("inductive", True), ("transductive", False)):
+        learner = make(normed(), preset("maml", steps=1, rate=0.1), norm)
+        adapted = learner.adapt(learner.init(), support)
+        together = learner.predict(adapted, queries)
+        halves = torch.cat([learner.predict(adapted, queries[:3]), learner.predict(adapted, queries[3:])])
+        assert torch.allclose(together, halves) is alone_equals_together
+
+
+def test_the_users_module_is_left_alone():
+    module = normed()
+    before = copy.deepcopy(module.state_dict())
+    grads_of(make(module, preset("maml")), waves(), VMAP)
+    after = module.state_dict()
+    assert all(torch.equal(before[k], after[k]) for k in before)
+    assert all(p.grad is None for p in module.parameters())
+
+
+def test_frozen_parameters_stay():
+    module = network()
+    module[0].weight.requires_grad_(False)
+    learner = make(module, preset("maml", rate=0.1))
+    assert "0.weight" not in learner.init()["params"]
+    loss, _ = grads_of(learner, waves(), VMAP)
+    assert loss > 0
+
+
+def test_body_of_a_single_layer_is_refused():
+    with pytest.raises(ValueError, match="no such parameters"):
+        make(nn.Linear(1, 1), preset("boil")).init()
