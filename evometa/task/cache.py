@@ -1,0 +1,46 @@
+"""Decoded images, kept between runs."""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import platformdirs
+
+log = logging.getLogger(__name__)
+
+Arrays = dict[str, np.ndarray[Any, Any]]
+
+
+def cache_folder() -> Path:
+    """Return the user's cache folder; the environment variable EVOMETA_CACHE overrides it."""
+    return Path(os.environ.get("EVOMETA_CACHE") or platformdirs.user_cache_dir("evometa"))
+
+
+def cached(name: str, make: Callable[[], Arrays]) -> Arrays:
+    """Return arrays from the cache, or make and keep them.
+
+    A damaged file is made anew; a cache that cannot be written is done without.
+    """
+    path = cache_folder() / f"{name}.npz"
+    if path.exists():
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                return dict(file)
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            log.warning("The cache file %s is damaged (%s); it is made anew.", path, error)
+    arrays = make()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+            np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+        Path(file.name).replace(path)
+    except OSError as error:
+        log.warning("The cache %s cannot be written (%s); going on without.", path, error)
+    return arrays

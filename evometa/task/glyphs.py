@@ -1,0 +1,134 @@
+"""Drawn glyphs: random stroke characters, so that nobody needs a download to have images."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+from evometa.errors import TaskError
+from evometa.task.image_folder import loaded, shuffled_splits
+from evometa.task.protocol import EpisodeBatch
+from evometa.task.sampler import (
+    CLASSIFICATION_METRICS,
+    Episodic,
+    ImageClasses,
+    Images,
+    classification_loss,
+    classification_scores,
+)
+
+POINTS = 10  # straight pieces of a curve
+OVERSAMPLING = 3
+JITTER = 0.035  # of a control point, as a share of the image's side
+
+
+@dataclass(frozen=True)
+class Glyphs:
+    """Few-shot classification of made-up characters, ink 1 on paper 0.
+
+    A class is two to four smooth strokes; an example moves their control points a little, and
+    turns, scales and shifts the whole.
+
+    Attributes:
+        ways: classes in an episode.
+        shots: support drawings a class.
+        queries: query drawings a class.
+        classes_per_split: classes of meta-train, meta-validation and meta-test.
+        drawings: examples of each class.
+        size: side of the images, in pixels.
+        seed: draws the glyphs.
+        classes: the drawings, once loaded.
+    """
+
+    ways: int = 5
+    shots: int = 1
+    queries: int = 15
+    classes_per_split: tuple[int, int, int] = (200, 50, 50)
+    drawings: int = 20
+    size: int = 28
+    seed: int = 0
+    classes: ImageClasses | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Accuracy and cross-entropy of the queries."""
+        return CLASSIFICATION_METRICS
+
+    @property
+    def _shape(self) -> Episodic:
+        return Episodic(self.ways, self.shots, self.queries)
+
+    def load(
+        self, data: Path | None, *, download: bool = False, skip_broken: bool = False
+    ) -> Glyphs:
+        """Draw the glyphs.
+
+        Raises:
+            TaskError: if a data folder is given, or a split is too small.
+        """
+        if data is not None:
+            raise TaskError(f"glyphs are drawn, not read, but got --data {data}; leave it out")
+        number = sum(self.classes_per_split)
+        rng = np.random.default_rng(self.seed)
+        images = np.stack(
+            [
+                drawing
+                for _ in range(number)
+                for drawing in _draw_class(rng, self.drawings, self.size)
+            ]
+        )
+        starts = np.arange(number + 1) * self.drawings
+        splits = shuffled_splits(self.classes_per_split, number, self.seed)
+        classes = ImageClasses(images[:, None], starts, splits)
+        classes.check(self._shape, [f"glyph {index}" for index in range(number)])
+        return replace(self, classes=classes)
+
+    def episodes(self, split: str, n: int, generator: torch.Generator) -> EpisodeBatch:
+        """Draw `n` episodes: inputs `(n, examples, 1, size, size)`, 0 to 1."""
+        return loaded(self.classes).episodes(self._shape, split, n, generator)
+
+    def loss(self, predictions: Tensor, targets: Tensor) -> Tensor:
+        """Return the mean cross-entropy."""
+        return classification_loss(predictions, targets)
+
+    def scores(self, predictions: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        """Return accuracy and mean cross-entropy."""
+        return classification_scores(predictions, targets)
+
+    def describe(self) -> dict[str, Any]:
+        """Return name and arguments, from which the glyphs follow."""
+        arguments = asdict(replace(self, classes=None))
+        del arguments["classes"]
+        return {"name": "Glyphs", **arguments}
+
+
+def _draw_class(rng: np.random.Generator, drawings: int, size: int) -> list[Images]:
+    strokes = [rng.uniform(0.15, 0.85, (4, 2)) for _ in range(int(rng.integers(2, 5)))]
+    return [_draw(rng, strokes, size) for _ in range(drawings)]
+
+
+def _draw(
+    rng: np.random.Generator, strokes: list[npt.NDArray[np.float64]], size: int
+) -> Images:
+    """Draw one example: each stroke is a cubic Bezier curve through jittered control points."""
+    side = size * OVERSAMPLING
+    angle, scale = rng.normal(0, 0.1), rng.normal(1, 0.06)
+    turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    shift = rng.normal(0, 0.03, 2) + 0.5
+    t = np.linspace(0, 1, POINTS + 1)[:, None]
+    basis = np.hstack([(1 - t) ** 3, 3 * t * (1 - t) ** 2, 3 * t**2 * (1 - t), t**3])
+    canvas = Image.new("L", (side, side))
+    pen = ImageDraw.Draw(canvas)
+    for stroke in strokes:
+        control = (stroke + rng.normal(0, JITTER, stroke.shape) - 0.5) @ turn.T + shift
+        line = [tuple(point) for point in (basis @ control * side).tolist()]
+        pen.line(line, fill=255, width=2 * OVERSAMPLING, joint="curve")
+    small = canvas.resize((size, size), Image.Resampling.BOX)
+    return np.asarray(small, dtype=np.uint8)

@@ -1,0 +1,199 @@
+"""Omniglot: 1,623 characters of 50 alphabets, each drawn by 20 people (Lake et al., 2015)."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from evometa.errors import TaskError
+from evometa.task.cache import Arrays, cache_folder, cached
+from evometa.task.download import ARCHIVES, download_archives
+from evometa.task.image_folder import decode, loaded, shuffled_splits
+from evometa.task.protocol import EpisodeBatch
+from evometa.task.sampler import (
+    CLASSIFICATION_METRICS,
+    Episodic,
+    ImageClasses,
+    classification_loss,
+    classification_scores,
+)
+
+SIDE = 28
+DRAWINGS = 20
+BACKGROUND, EVALUATION = 964, 659
+VALIDATION = 100
+
+
+@dataclass(frozen=True)
+class Omniglot:
+    """Few-shot classification of handwritten characters, 28x28, ink 1 on paper 0.
+
+    Attributes:
+        ways: characters in an episode.
+        shots: support drawings a character.
+        queries: query drawings a character.
+        split: `"random"`: 1,100 / 100 / 423 characters at random, the four rotations of each as
+            classes of their own (Santoro et al., 2016; Finn et al., 2017). `"background"`: the
+            original split by alphabets, 659 evaluation characters for meta-test and the 964
+            background characters for the rest, 100 of them, drawn by `seed`, for meta-validation;
+            no rotations.
+        seed: shuffles the characters.
+        classes: the decoded drawings, once loaded.
+    """
+
+    ways: int = 5
+    shots: int = 1
+    queries: int = 15
+    split: str = "random"
+    seed: int = 1
+    classes: ImageClasses | None = field(default=None, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        _ = self._shape
+        if self.split not in ("random", "background"):
+            raise TaskError(f"`split` must be 'random' or 'background', got {self.split!r}")
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Accuracy and cross-entropy of the queries."""
+        return CLASSIFICATION_METRICS
+
+    @property
+    def _shape(self) -> Episodic:
+        return Episodic(self.ways, self.shots, self.queries)
+
+    def load(
+        self, data: Path | None, *, download: bool = False, skip_broken: bool = False
+    ) -> Omniglot:
+        """Decode the drawings of a folder, or of the archives that were downloaded.
+
+        Args:
+            data: holds `images_background.zip` and `images_evaluation.zip`, or the folders they
+                extract to.
+            download: fetch the archives to the user's cache if there is no `data`.
+            skip_broken: has no effect; the data set is either whole or refused.
+
+        Raises:
+            TaskError: if the data is missing or not whole.
+        """
+        folder = data or _downloaded(download)
+        if not folder.is_dir():
+            raise TaskError(f"a data folder must exist, but there is none at {folder}")
+        sources = [_source(folder, name) for name in ARCHIVES]
+        key = hashlib.sha256(repr([_stamp(path) for path in sources]).encode()).hexdigest()[:24]
+        arrays = cached(f"omniglot-{key}", lambda: _decode_all(sources))
+        characters = BACKGROUND + EVALUATION
+        classes = ImageClasses(
+            arrays["images"],
+            np.arange(characters + 1) * DRAWINGS,
+            self._splits(),
+            rotations=self.split == "random",
+        )
+        classes.check(self._shape, [f"character {index}" for index in range(characters)])
+        return replace(self, classes=classes)
+
+    def episodes(self, split: str, n: int, generator: torch.Generator) -> EpisodeBatch:
+        """Draw `n` episodes: inputs `(n, examples, 1, 28, 28)`, 0 to 1."""
+        return loaded(self.classes).episodes(self._shape, split, n, generator)
+
+    def loss(self, predictions: Tensor, targets: Tensor) -> Tensor:
+        """Return the mean cross-entropy."""
+        return classification_loss(predictions, targets)
+
+    def scores(self, predictions: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        """Return accuracy and mean cross-entropy."""
+        return classification_scores(predictions, targets)
+
+    def describe(self) -> dict[str, Any]:
+        """Return name, arguments and the hash of drawings and split."""
+        arguments = asdict(replace(self, classes=None))
+        del arguments["classes"]
+        digest = None if self.classes is None else self.classes.digest()
+        return {"name": "Omniglot", **arguments, "data": digest}
+
+    def _splits(self) -> dict[str, npt.NDArray[np.int64]]:
+        if self.split == "random":
+            return shuffled_splits((1100, VALIDATION, 423), BACKGROUND + EVALUATION, self.seed)
+        splits = shuffled_splits((BACKGROUND - VALIDATION, VALIDATION, 0), BACKGROUND, self.seed)
+        return {**splits, "meta-test": np.arange(BACKGROUND, BACKGROUND + EVALUATION)}
+
+
+def _downloaded(download: bool) -> Path:
+    folder = cache_folder() / "omniglot"
+    if all((folder / f"{name}.zip").exists() for name in ARCHIVES):
+        return folder
+    if download:
+        download_archives(folder)
+        return folder
+    files = " and ".join(f"{name}.zip" for name in ARCHIVES)
+    raise TaskError(
+        f"Omniglot is not on this machine. Pass --download to fetch it (14 MB) to {folder}, or "
+        f"--data DIR, where DIR holds {files} or the folders they extract to"
+    )
+
+
+def _source(folder: Path, name: str) -> Path:
+    for path in (folder / name, folder / f"{name}.zip"):
+        if path.exists():
+            return path
+    raise TaskError(
+        f"{folder} must hold {name}.zip or the folder {name}, but it holds "
+        f"{', '.join(sorted(p.name for p in folder.iterdir())[:8]) or 'nothing'}"
+    )
+
+
+def _stamp(path: Path) -> tuple[str, int, int]:
+    stat = path.stat()
+    return str(path.resolve()), stat.st_size, stat.st_mtime_ns
+
+
+def _decode_all(sources: list[Path]) -> Arrays:
+    """Decode all drawings, characters in the order of alphabet and number."""
+    images = []
+    for source, expected in zip(sources, (BACKGROUND, EVALUATION), strict=True):
+        with _files(source) as files:
+            by_character: dict[str, list[str]] = {}
+            for name in sorted(files):
+                by_character.setdefault(name.rpartition("/")[0], []).append(name)
+            counts = {len(names) for names in by_character.values()}
+            if len(by_character) != expected or counts != {DRAWINGS}:
+                raise TaskError(
+                    f"{source} must hold {expected} characters of {DRAWINGS} drawings, but holds "
+                    f"{len(by_character)} of {sorted(counts)}; fetch it anew"
+                )
+            for names in by_character.values():
+                for name in names:
+                    try:
+                        drawing = decode(io.BytesIO(files[name]()), SIDE, 1, invert=True)
+                    except (OSError, SyntaxError, ValueError, zipfile.BadZipFile) as error:
+                        raise TaskError(
+                            f"{source}: {name} is not a readable image: {error}; fetch it anew"
+                        ) from error
+                    images.append(drawing)
+    return {"images": np.stack(images)}
+
+
+@contextmanager
+def _files(source: Path) -> Iterator[dict[str, Any]]:
+    """Yield readers of the drawings by their path within the archive or folder."""
+    if source.is_dir():
+        yield {str(p.relative_to(source).as_posix()): p.read_bytes for p in source.rglob("*.png")}
+        return
+    try:
+        archive = zipfile.ZipFile(source)
+    except zipfile.BadZipFile as error:
+        raise TaskError(f"{source} is not a zip archive: {error}; fetch it anew") from error
+    with archive:
+        names = [n for n in archive.namelist() if n.endswith(".png") and "__MACOSX" not in n]
+        yield {name: lambda name=name: archive.read(name) for name in names}
