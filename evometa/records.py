@@ -66,6 +66,7 @@ class Evaluation:
         curve: `(meta_iteration, meta_train_loss)` along the training.
         error: what went wrong, empty when `OK`.
         signature: hash of the program structure; equal signatures can share one pack.
+        network: the network's layers, as PyTorch prints them.
         norm: batch-norm protocol of the scores: `transductive` or `inductive`.
         plan: how the inner loops were executed: `loop` or `vmap`.
         seconds: wall time of the evaluation.
@@ -83,6 +84,7 @@ class Evaluation:
     curve: tuple[tuple[int, float], ...] = ()
     error: str = ""
     signature: str = ""
+    network: str = ""
     norm: str = ""
     plan: str = ""
     seconds: float = 0.0

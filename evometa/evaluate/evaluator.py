@@ -110,6 +110,7 @@ class Evaluator:
             scores=tuple(outcome.scores[study.task.metrics[0]]),
             curve=tuple(curve),
             signature=admission.signature,
+            network=admission.learner.network.text,
             plan=admission.plan,
             peak_memory_bytes=peak_memory(device),
         )

@@ -32,6 +32,7 @@ class Network:
             among them.
         has_batch_norm: whether the norm protocol makes a difference.
         has_convolution: whether a convolution is among the layers.
+        text: the layers, as PyTorch prints them.
         structure: text that is equal for modules of equal structure.
     """
 
@@ -51,7 +52,8 @@ class Network:
             k: v.detach().clone() for k, v in {**frozen, **dict(form.named_buffers())}.items()
         }
         shapes = [(name, tuple(value.shape)) for name, value in self.params.items()]
-        self.structure = f"{module!r} {shapes}"
+        self.text = repr(module)
+        self.structure = f"{self.text} {shapes}"
 
     def __call__(
         self, params: Tensors, buffers: Tensors, inputs: Tensor, *, norm: Norm, training: bool

@@ -1,0 +1,11 @@
+"""Where does it run? Executors carry packs of candidates to an evaluator and bring back results.
+
+`Serial` runs in this process, `Simulated` on a clock that nobody waits for, and
+`evometa.execute.ray_pool.RayPool` on the workers of a Ray cluster. None of them knows what it runs.
+"""
+
+from evometa.execute.protocol import Evaluate, Executor, failed
+from evometa.execute.serial import Serial
+from evometa.execute.simulated import Simulated
+
+__all__ = ["Evaluate", "Executor", "Serial", "Simulated", "failed"]

@@ -1,0 +1,44 @@
+"""What every executor offers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeAlias
+
+from evometa.records import Candidate, Evaluation, Status
+
+Evaluate: TypeAlias = Callable[[Sequence[Candidate]], list[Evaluation]]
+"""Turns a pack into one evaluation a candidate, in the pack's order."""
+
+
+class Executor(Protocol):
+    """Runs packs somewhere."""
+
+    @property
+    def workers(self) -> int:
+        """How many packs run at once."""
+        ...
+
+    def submit(self, pack: Sequence[Candidate]) -> None:
+        """Queue a pack; never blocks.
+
+        Raises:
+            ExecutorError: after `close`.
+        """
+        ...
+
+    def collect(self, timeout: float) -> list[Evaluation]:
+        """Return what has finished; wait up to `timeout` seconds for the first.
+
+        Every submitted candidate comes back exactly once, whatever happened to it.
+        """
+        ...
+
+    def close(self) -> None:
+        """Stop; more than one call does no harm."""
+        ...
+
+
+def failed(pack: Sequence[Candidate], status: Status, error: str) -> list[Evaluation]:
+    """Return the evaluations of a pack that brought no results."""
+    return [Evaluation(candidate, status, error=error) for candidate in pack]

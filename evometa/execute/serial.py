@@ -1,0 +1,48 @@
+"""In this process, one pack after the other: for small searches, debugging and benchmarks."""
+
+from __future__ import annotations
+
+import traceback
+from collections import deque
+from collections.abc import Sequence
+
+from evometa.errors import ExecutorError
+from evometa.execute.protocol import Evaluate, failed
+from evometa.records import Candidate, Evaluation, Status
+
+
+class Serial:
+    """Evaluates one pack at each `collect`.
+
+    Args:
+        evaluate: turns a pack into evaluations.
+    """
+
+    workers = 1
+
+    def __init__(self, evaluate: Evaluate) -> None:
+        self._evaluate = evaluate
+        self._queue: deque[tuple[Candidate, ...]] = deque()
+        self._closed = False
+
+    def submit(self, pack: Sequence[Candidate]) -> None:
+        """Queue a pack."""
+        if self._closed:
+            raise ExecutorError("the executor is closed; make a new one")
+        self._queue.append(tuple(pack))
+
+    def collect(self, timeout: float) -> list[Evaluation]:
+        """Evaluate the pack that has waited longest; `timeout` does not interrupt it."""
+        del timeout
+        if not self._queue:
+            return []
+        pack = self._queue.popleft()
+        try:
+            return self._evaluate(pack)
+        except Exception:
+            return failed(pack, Status.ERROR, traceback.format_exc())
+
+    def close(self) -> None:
+        """Drop what is queued."""
+        self._closed = True
+        self._queue.clear()

@@ -1,0 +1,44 @@
+"""The bridge to DEAP: its operators see these, and nothing of DEAP leaves the strategies."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+from deap import base
+
+from evometa.records import Evaluation, Genome, Objectives, losses
+
+
+class Losses(base.Fitness):  # type: ignore[misc]
+    """Objective values, all to be minimised."""
+
+    weights = (-1.0,)
+
+    def __init__(self, values: tuple[float, ...]) -> None:
+        self.weights = (-1.0,) * len(values)
+        super().__init__(values)
+
+
+class Individual:
+    """A parent: what DEAP's selections need of it, and what offspring are made from."""
+
+    __slots__ = ("fitness", "genome", "id")
+
+    def __init__(self, evaluation: Evaluation, objectives: Objectives) -> None:
+        self.fitness = Losses(losses(evaluation, objectives))
+        self.genome: Genome = evaluation.candidate.genome
+        self.id = evaluation.candidate.id
+
+
+@contextmanager
+def deap_random(rng: np.random.Generator) -> Iterator[None]:
+    """Seed Python's global generator, which DEAP's operators use, and restore it after."""
+    state = random.getstate()
+    random.seed(int(rng.integers(2**63)))
+    try:
+        yield
+    finally:
+        random.setstate(state)

@@ -1,0 +1,78 @@
+"""NSGA-II (Deb et al., 2002), steady state: no generation waits for its slowest member."""
+
+from __future__ import annotations
+
+import numpy as np
+from deap import tools
+
+from evometa.records import Evaluation, Objectives, Status
+from evometa.search.individual import Individual, deap_random
+from evometa.search.protocol import Proposal
+from evometa.space import Space
+
+POPULATION = 40
+NEWCOMERS = 10  # survivors are chosen each time so many have joined
+CROSSOVER = 0.4
+
+
+class NSGA2:
+    """Crosses over and mutates winners of tournaments by rank of dominance, then by crowding.
+
+    Failed candidates never become parents. Until half the population is filled, genomes are drawn
+    at random.
+
+    Args:
+        space: what may be proposed.
+        objectives: name to direction.
+        seed: not used; randomness comes with each proposal.
+        population: how many survive a selection.
+    """
+
+    name = "nsga2"
+
+    def __init__(
+        self, space: Space, objectives: Objectives, seed: int, population: int = POPULATION
+    ) -> None:
+        del seed
+        self._space, self._objectives, self._population = space, objectives, population
+        self._survivors: list[Individual] = []
+        self._newcomers: list[Individual] = []
+
+    def propose(self, rng: np.random.Generator) -> Proposal:
+        """Draw at first, then mutate winners of tournaments, some crossed over before."""
+        if len(self._survivors) + len(self._newcomers) < self._population // 2:
+            return Proposal(self._space.sample(rng), operator="random")
+        if not self._survivors:
+            self._select()
+        first, second = self._parents(rng)
+        if first is not second and rng.random() < CROSSOVER:
+            child = self._space.crossover(first.genome, second.genome, rng)
+            if rng.random() < 0.5:
+                child = self._space.mutate(child, rng)
+            return Proposal(child, (first.id, second.id), "crossover")
+        return Proposal(self._space.mutate(first.genome, rng), (first.id,), "mutate")
+
+    def observe(self, evaluation: Evaluation) -> None:
+        """Let a successful candidate join; select survivors when enough have joined."""
+        if evaluation.status is Status.OK:
+            self._newcomers.append(Individual(evaluation, self._objectives))
+            if len(self._newcomers) >= NEWCOMERS and (
+                len(self._survivors) + len(self._newcomers) >= self._population // 2
+            ):
+                self._select()
+
+    def _select(self) -> None:
+        everybody = self._survivors + self._newcomers
+        # nd="log" sorts in O(n log^(m-1) n); the default takes seconds for thousands
+        self._survivors = tools.selNSGA2(
+            everybody, min(self._population, len(everybody)), nd="log"
+        )
+        self._newcomers = []
+
+    def _parents(self, rng: np.random.Generator) -> tuple[Individual, Individual]:
+        if len(self._survivors) < 4:
+            picks = rng.integers(len(self._survivors), size=2)
+            return self._survivors[picks[0]], self._survivors[picks[1]]
+        with deap_random(rng):
+            first, second = tools.selTournamentDCD(self._survivors, 4)[:2]
+        return first, second

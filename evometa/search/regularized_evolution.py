@@ -1,0 +1,68 @@
+"""Regularised (ageing) evolution (Real et al., AAAI 2019)."""
+
+from __future__ import annotations
+
+from collections import deque
+
+import numpy as np
+from deap import tools
+
+from evometa.records import Evaluation, Objectives, Status
+from evometa.search.individual import Individual, deap_random
+from evometa.search.protocol import Proposal
+from evometa.space import Space
+
+POPULATION = 32
+TOURNAMENT = 8
+CROSSOVER = 0.2
+
+
+class RegularizedEvolution:
+    """Mutates the best of a tournament; the oldest die, however good they are.
+
+    Ranks by the first objective. Failed candidates never become parents. Until half the population
+    is filled, genomes are drawn at random.
+
+    Args:
+        space: what may be proposed.
+        objectives: name to direction.
+        seed: not used; randomness comes with each proposal.
+        population: how many live.
+        tournament: how many compete to be a parent.
+    """
+
+    name = "evolution"
+
+    def __init__(
+        self,
+        space: Space,
+        objectives: Objectives,
+        seed: int,
+        population: int = POPULATION,
+        tournament: int = TOURNAMENT,
+    ) -> None:
+        del seed
+        self._space = space
+        first = next(iter(objectives))
+        self._objective = {first: objectives[first]}
+        self._tournament = tournament
+        self._living: deque[Individual] = deque(maxlen=population)
+
+    def propose(self, rng: np.random.Generator) -> Proposal:
+        """Draw at first, then cross over or mutate winners of tournaments."""
+        maximum = self._living.maxlen or 0
+        if len(self._living) < maximum // 2:
+            return Proposal(self._space.sample(rng), operator="random")
+        with deap_random(rng):
+            first, second = tools.selTournament(
+                list(self._living), 2, min(self._tournament, len(self._living))
+            )
+        if first is not second and rng.random() < CROSSOVER:
+            child = self._space.crossover(first.genome, second.genome, rng)
+            return Proposal(child, (first.id, second.id), "crossover")
+        return Proposal(self._space.mutate(first.genome, rng), (first.id,), "mutate")
+
+    def observe(self, evaluation: Evaluation) -> None:
+        """Let a successful candidate live, and the oldest die."""
+        if evaluation.status is Status.OK:
+            self._living.append(Individual(evaluation, self._objective))

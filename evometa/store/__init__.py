@@ -1,0 +1,20 @@
+"""What happened? Append-only Parquet parts in a run directory: the table is the truth.
+
+One row an evaluation, one documented schema, no pickles. Parts are complete or absent; `read_table`
+changes nothing, so it may read a run that is still going on.
+"""
+
+from evometa.store.reader import evaluations, read_table, repair
+from evometa.store.run_directory import RunDirectory
+from evometa.store.schema import TIME_AND_PLACE, make_schema
+from evometa.store.writer import Writer
+
+__all__ = [
+    "TIME_AND_PLACE",
+    "RunDirectory",
+    "Writer",
+    "evaluations",
+    "make_schema",
+    "read_table",
+    "repair",
+]

@@ -1,0 +1,136 @@
+"""The one writer of a run's table."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from evometa.errors import StoreError
+from evometa.records import Evaluation
+from evometa.store.files import write_atomically
+from evometa.store.reader import part_files, read_rows
+from evometa.store.run_directory import RunDirectory
+from evometa.store.schema import GeneValue, from_row, to_row
+
+FLUSH_ROWS = 256
+FLUSH_SECONDS = 1.0
+MOST_PARTS = 64
+
+
+class Writer:
+    """Appends rows in parts that are complete or absent.
+
+    A part is written at every `FLUSH_ROWS` rows, or with the first row that comes `FLUSH_SECONDS`
+    after the last part; a killed driver loses at most that, and evaluates it again. Once there are
+    `MOST_PARTS` parts they become one.
+
+    Args:
+        directory: the run's folder, held.
+        schema: the table's columns.
+        gene_value: returns a gene of a genome by path.
+    """
+
+    def __init__(self, directory: RunDirectory, schema: pa.Schema, gene_value: GeneValue) -> None:
+        self._folder, self._schema, self._gene_value = directory.parts, schema, gene_value
+        self._rows: list[dict[str, Any]] = []
+        self._parts = part_files(self._folder)
+        self._next = 1 + max((_last_number(path) for path in self._parts), default=-1)
+        self._flushed_at = time.monotonic()
+
+    def append(self, evaluation: Evaluation, told: int) -> None:
+        """Keep an evaluation and its place in the order of telling.
+
+        Raises:
+            StoreError: if the disk is full or cannot be written.
+        """
+        self._rows.append(to_row(evaluation, told, self._schema, self._gene_value))
+        late = time.monotonic() - self._flushed_at >= FLUSH_SECONDS
+        if late or len(self._rows) >= FLUSH_ROWS:
+            self.flush()
+
+    def recall(self, candidate_id: str) -> Evaluation:
+        """Return a kept evaluation.
+
+        Raises:
+            StoreError: if there is none of this candidate.
+        """
+        self.flush()
+        for path in reversed(self._parts):
+            found = read_rows(path, candidate_id)
+            if found:
+                return from_row(found[-1])
+        raise StoreError(f"the table has no evaluation of {candidate_id}")
+
+    def flush(self) -> None:
+        """Write the rows that are waiting; on an error they go on waiting.
+
+        Raises:
+            StoreError: if the disk is full or cannot be written.
+        """
+        if not self._rows:
+            return
+        path = self._folder / f"part-{self._next:06d}.parquet"
+        self._write(path, pa.Table.from_pylist(self._rows, self._schema))
+        self._parts.append(path)
+        self._next += 1
+        self._rows = []
+        self._flushed_at = time.monotonic()
+        if len(self._parts) > MOST_PARTS:
+            self._compact()
+
+    def close(self) -> None:
+        """Write what is waiting."""
+        self.flush()
+
+    def __enter__(self) -> Writer:
+        """Return itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Write what is waiting; where that fails too, let the first error be seen."""
+        try:
+            self.close()
+        except StoreError:
+            if error is None:
+                raise
+
+    def _compact(self) -> None:
+        """Make one part of all; a crash on the way leaves doubles, which the reader drops."""
+        numbers = [_last_number(path) for path in self._parts]
+        name = f"part-{_first_number(self._parts[0]):06d}-{numbers[-1]:06d}.parquet"
+        merged = self._folder / name
+        self._write(merged, pa.concat_tables([pq.read_table(path) for path in self._parts]))
+        for path in self._parts:
+            if path != merged:
+                path.unlink()
+        self._parts = [merged]
+
+    def _write(self, path: Path, table: pa.Table) -> None:
+        try:
+            write_atomically(
+                path, lambda file: pq.write_table(table, file, compression="zstd")
+            )
+        except OSError as error:
+            raise StoreError(
+                f"{path} cannot be written: {error}. Everything up to the part before is safe; "
+                f"{len(self._rows)} finished candidates are not yet on disk and will be evaluated "
+                f"again. Free some space, then: evometa resume {self._folder.parent}"
+            ) from error
+
+
+def _first_number(path: Path) -> int:
+    return int(path.stem.split("-")[1])
+
+
+def _last_number(path: Path) -> int:
+    return int(path.stem.split("-")[-1])
