@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any, NoReturn
@@ -185,7 +186,7 @@ def root(
         raise typer.Exit
 
 
-class _resumable:  # noqa: N801 - reads as a statement
+class _resumable:
     """On Ctrl-C, say how to go on, and exit with the customary 130."""
 
     def __init__(self, run: Path) -> None:
@@ -210,7 +211,7 @@ def _workers(executor: str, address: str | None, count: int | None) -> Any:
     return Workers(executor, address, count)
 
 
-def _watch(objectives: dict[str, str]) -> Any:
+def _watch(objectives: Mapping[str, str]) -> Any:
     from evometa.report import Progress
 
     return lambda total, workers: Progress(out, objectives, total, workers)

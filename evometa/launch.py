@@ -25,10 +25,9 @@ from evometa.execute import Executor, Serial
 from evometa.execute.ray_pool import RayPool
 from evometa.records import Evaluation, derive_seed
 from evometa.run import Observer, Order, Schedule, Search
-from evometa.search import default_searcher, make_searcher
+from evometa.search import make_searcher
 from evometa.space import gene_value
-from evometa.store import RunDirectory, Writer, make_schema, read_table, repair
-from evometa.store.reader import evaluations
+from evometa.store import RunDirectory, Writer, evaluations, make_schema, read_table, repair
 from evometa.study import Study, StudyFile, load_study
 
 PREFLIGHT_SAMPLES = 8
@@ -139,8 +138,9 @@ def refuse_existing(run: Path, file: StudyFile) -> None:
             "or start another with --run FOLDER"
         )
     raise StoreError(
-        f"{run} holds a search of another study: {kept['file']} (sha256 {kept['file_sha256'][:12]}),"
-        f" not {file.path} (sha256 {file.sha256[:12]}); start this one with --run FOLDER"
+        f"{run} holds a search of another study: {kept['file']} (sha256 "
+        f"{kept['file_sha256'][:12]}), not {file.path} (sha256 {file.sha256[:12]}); "
+        "start this one with --run FOLDER"
     )
 
 
@@ -256,7 +256,7 @@ def resume(
             settings = replace(settings, candidates=candidates)
         check_same(directory.study, describe(file, settings))
         repair(run)
-        stored = [evaluation for _, evaluation in evaluations(read_table(run))]
+        stored = list(evaluations(read_table(run)))
         return _search(file, directory, settings, workers, watch, stored)
 
 
@@ -278,7 +278,9 @@ def check_same(kept: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """Raise `StudyError` naming what differs between two studies as plain data."""
     parts = ("file_sha256", "space", "task", "objectives", "baselines", "training")
     now = json.loads(json.dumps(now))
-    different = [f"{part}: {kept[part]} -> {now[part]}" for part in parts if kept[part] != now[part]]
+    different = [
+        f"{part}: {kept[part]} -> {now[part]}" for part in parts if kept[part] != now[part]
+    ]
     if different:
         raise StudyError(
             "a run goes on only with the study it was started with, but these differ: "
@@ -305,11 +307,10 @@ def _search(
     )
     schedule = Schedule(settings.candidates, settings.window, settings.order)
     with ExitStack() as stack:
-        observer = stack.enter_context(watch(settings.candidates, len(stored)))
-        writer = Writer(directory, schema_of(file), gene_value)
-        stack.callback(writer.close)
+        writer = stack.enter_context(Writer(directory, schema_of(file), gene_value))
         executor = _executor(file, settings, workers)
         stack.callback(executor.close)
+        observer = stack.enter_context(watch(settings.candidates, executor.workers))
         Search(searcher, executor, writer, observer, schedule).run(stored)
     return read_table(directory.path)
 
@@ -324,7 +325,4 @@ def _executor(file: StudyFile, settings: Settings, workers: Workers) -> Executor
     evaluate = Evaluator(file.study, settings.seed, settings.device)
     if workers.executor == "serial":
         return Serial(evaluate)
-    return RayPool(
-        evaluate, address=workers.address, workers=workers.count, modules=file.modules
-    )
-
+    return RayPool(evaluate, address=workers.address, workers=workers.count, modules=file.modules)

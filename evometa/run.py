@@ -156,7 +156,7 @@ class Search:
         self._observer.recorded(stored)
 
     def _dispatch(self, candidate: Candidate) -> None:
-        """Have a candidate evaluated, or take the result of an equal one: none is paid for twice."""
+        """Have a candidate evaluated, or take an equal one's result: none is paid for twice."""
         original = self._originals.setdefault(_key(candidate), candidate.id)
         if original == candidate.id:
             self._pending[candidate.id] = []

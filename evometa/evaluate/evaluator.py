@@ -72,9 +72,7 @@ class Evaluator:
             result = replace(blank, status=Status.ERROR, error=traceback.format_exc())
         return replace(result, seconds=time.perf_counter() - started)
 
-    def _measure(
-        self, candidate: Candidate, device: torch.device, blank: Evaluation
-    ) -> Evaluation:
+    def _measure(self, candidate: Candidate, device: torch.device, blank: Evaluation) -> Evaluation:
         study = self.study
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)

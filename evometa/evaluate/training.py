@@ -79,15 +79,15 @@ def meta_gradient(
     tasks = len(episodes.support.inputs)
     if plan == VMAP:
         per_task, _ = vmap(learner.meta_loss, in_dims=(None, 0, 0), randomness="different")(
-            meta, tuple(episodes.support), tuple(episodes.query)
+            meta, episodes.support, episodes.query
         )
         loss = per_task.mean()
-        loss.backward()
+        torch.autograd.backward(loss)
         return float(loss.detach())
     total = 0.0
     for index in range(tasks):
         loss, _ = learner.meta_loss(meta, *_episode(episodes, index))
-        (loss / tasks).backward()
+        torch.autograd.backward(loss / tasks)
         total += float(loss.detach())
     return total / tasks
 
@@ -172,9 +172,9 @@ def validate(
     with torch.no_grad():
         for start in range(0, tasks, VALIDATION_CHUNK):
             chunk = to_device(_episodes(episodes, start, start + VALIDATION_CHUNK), device)
-            for name, values in _chunk_scores(learner, meta, chunk, plan).items():
-                if name in scores:
-                    scores[name].extend(values.double().tolist())
+            found = _chunk_scores(learner, meta, chunk, plan)
+            for name in metrics:
+                scores[name].extend(found[name].double().tolist())
         seconds = _adapt_seconds(learner, meta, to_device(_episodes(episodes, 0, 1), device))
     for name, values in scores.items():
         if not all(map(math.isfinite, values)):
@@ -185,9 +185,7 @@ def validate(
 
 def to_device(episodes: EpisodeBatch, device: torch.device) -> EpisodeBatch:
     """Move episodes to a device."""
-    return EpisodeBatch(
-        *(Batch(*(tensor.to(device) for tensor in side)) for side in episodes)
-    )
+    return EpisodeBatch(*(Batch(*(tensor.to(device) for tensor in side)) for side in episodes))
 
 
 def _chunk_scores(
@@ -195,7 +193,7 @@ def _chunk_scores(
 ) -> dict[str, Tensor]:
     if plan == VMAP:
         _, scores = vmap(learner.meta_loss, in_dims=(None, 0, 0), randomness="different")(
-            meta, tuple(episodes.support), tuple(episodes.query)
+            meta, episodes.support, episodes.query
         )
         return dict(scores)
     rows = [

@@ -104,9 +104,7 @@ class RayPool:
         if refs and not self._done:
             ready, _ = ray.wait(list(refs), num_returns=1, timeout=timeout, fetch_local=False)
             if ready:
-                ready, _ = ray.wait(
-                    list(refs), num_returns=len(refs), timeout=0, fetch_local=False
-                )
+                ready, _ = ray.wait(list(refs), num_returns=len(refs), timeout=0, fetch_local=False)
             for ref in ready:
                 self._take(refs[ref], ref)
             self._check_started(bool(ready))
@@ -134,7 +132,7 @@ class RayPool:
         else:
             # Ray leaves all GPUs visible to actors that ask for none
             options["runtime_env"] = {"env_vars": {"CUDA_VISIBLE_DEVICES": ""}}
-        return _Worker(_Actor.options(**options).remote(self._evaluate))
+        return _Worker(ray.remote(_Actor).options(**options).remote(self._evaluate))
 
     def _feed(self) -> None:
         for depth in range(1, IN_FLIGHT + 1):  # a first pack for all before a second for any
@@ -195,13 +193,12 @@ class RayPool:
                 ray.get(pings[0], timeout=5.0)
             except GetTimeoutError as error:
                 raise ExecutorError(
-                    f"no worker started within {START_SECONDS:.0f} s: {wanted} are wanted, free are "
-                    f"{ray.available_resources()}; ask for fewer with --workers"
+                    f"no worker started within {START_SECONDS:.0f} s: {wanted} are wanted, free "
+                    f"are {ray.available_resources()}; ask for fewer with --workers"
                 ) from error
             self._ready_by = None  # they have started, and their first packs are long
 
 
-@ray.remote
 class _Actor:
     """A worker: holds the evaluator, and runs packs one after the other."""
 

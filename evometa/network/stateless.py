@@ -80,6 +80,8 @@ class Network:
 class _EpisodeBatchNorm(nn.Module):
     """Batch norm over dimension 1 whose statistics belong to an episode, not to a history."""
 
+    weight: nn.Parameter | None
+    bias: nn.Parameter | None
     running_mean: Tensor
     running_var: Tensor
 
@@ -108,7 +110,9 @@ class _EpisodeBatchNorm(nn.Module):
         scale = torch.rsqrt(var + self.eps)
         if self.weight is not None:
             scale = scale * self.weight
-        shift = -mean * scale if self.bias is None else self.bias - mean * scale
+        shift = -mean * scale
+        if self.bias is not None:
+            shift = shift + self.bias
         return torch.addcmul(shift.view(shape), inputs, scale.view(shape))
 
 

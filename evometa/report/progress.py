@@ -91,7 +91,9 @@ class Progress:
             return ""
         name = next(iter(self._objectives))
         half = mean_interval(self._best.scores)[1]
-        return f"best {name} {self._best.metrics[name]:.4g} ± {half:.2g} ({self._best.candidate.id})"
+        return (
+            f"best {name} {self._best.metrics[name]:.4g} ± {half:.2g} ({self._best.candidate.id})"
+        )
 
     def _rate_text(self) -> str:
         if not self._fresh:
@@ -99,5 +101,3 @@ class Progress:
         rate = self._fresh / (time.monotonic() - self._started)
         left = (self._total - self._done) / rate
         return f"{rate * 60:.3g}/min  {left // 60:.0f}:{left % 60:02.0f} left"
-
-

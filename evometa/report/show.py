@@ -16,6 +16,8 @@ from evometa.errors import EvometaError
 from evometa.records import Genome, Objectives
 from evometa.report.ranking import Ranked, lineage
 
+GENOMES_SHOWN = 3  # below a ranking; `show` prints the others
+
 
 def print_top(
     console: Console, ranked: Sequence[Ranked], objectives: Objectives, *, scored: str
@@ -26,28 +28,31 @@ def print_top(
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("rank", justify="right")
-    table.add_column("candidate")
+    table.add_column("candidate", no_wrap=True)
     for name in objectives:
         label = f"{name} (95%)" if name == scored else name
         table.add_column(label, justify="right", no_wrap=True)
     if any(row.gain is not None for row in ranked):
-        table.add_column("gain over baseline", justify="right", no_wrap=True)
+        table.add_column("gain", justify="right", no_wrap=True)
     if "params" not in objectives:
         table.add_column("params", justify="right")
-    table.add_column("seconds", justify="right")
-    table.add_column("front")
-    table.add_column("genome", overflow="fold")
+    table.add_column("seconds", justify="right", no_wrap=True)
+    table.add_column("front", justify="center", no_wrap=True)
     for row in ranked:
         name = f"[bold]{escape(row.name)}[/] {row.id}" if row.name else row.id
         cells = [str(row.rank), name]
         cells += [_value(row, objective, scored) for objective in objectives]
         if row.gain is not None:
-            cells.append(f"{row.gain:+.4f} ± {row.gain_interval:.4f}")
+            cells.append(f"{row.gain:+.4g} ± {row.gain_interval:.2g}")
         if "params" not in objectives:
             cells.append(f"{row.params:,}")
-        cells += [f"{row.seconds:.1f}", "*" if row.on_front else "", escape(brief(row.genome))]
+        cells += [f"{row.seconds:.1f}", "*" if row.on_front else ""]
         table.add_row(*cells, style="cyan" if row.name else "")
     console.print(table)
+    console.print()
+    for row in ranked:
+        if row.rank <= GENOMES_SHOWN or row.name:
+            console.print(f"{row.id}  {escape(brief(row.genome))}", highlight=False, soft_wrap=True)
 
 
 def print_candidate(
@@ -126,5 +131,5 @@ def _print_scores(console: Console, row: dict[str, Any], objectives: Objectives)
 def _value(row: Ranked, objective: str, scored: str) -> str:
     value = row.values[objective]
     if objective == scored:
-        return f"{value:.4f} ± {row.interval:.4f}"
+        return f"{value:.4g} ± {row.interval:.2g}"
     return f"{value:,.0f}" if value == int(value) else f"{value:.4g}"

@@ -70,12 +70,12 @@ class Sgd:
     def init(self, params: Tensors, learned: Tensors) -> dict[str, Tensor | float]:
         """Return the rate of each parameter: that is all the state gradient descent has."""
         if self.rates == "shared":
-            return {name: learned["rate"] for name in params}
+            return dict.fromkeys(params, learned["rate"])
         if self.rates == "layer":
             return {name: learned[_layer(name)] for name in params}
         if self.rates == "parameter":
             return {name: learned[name] for name in params}
-        return {name: self.rate for name in params}
+        return dict.fromkeys(params, self.rate)
 
     def update(
         self, grads: Tensors, state: dict[str, Tensor | float], params: Tensors, step: int

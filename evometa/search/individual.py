@@ -15,7 +15,7 @@ from evometa.records import Evaluation, Genome, Objectives, losses
 class Losses(base.Fitness):  # type: ignore[misc]
     """Objective values, all to be minimised."""
 
-    weights = (-1.0,)
+    weights: tuple[float, ...] = (-1.0,)
 
     def __init__(self, values: tuple[float, ...]) -> None:
         self.weights = (-1.0,) * len(values)

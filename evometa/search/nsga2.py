@@ -64,9 +64,7 @@ class NSGA2:
     def _select(self) -> None:
         everybody = self._survivors + self._newcomers
         # nd="log" sorts in O(n log^(m-1) n); the default takes seconds for thousands
-        self._survivors = tools.selNSGA2(
-            everybody, min(self._population, len(everybody)), nd="log"
-        )
+        self._survivors = tools.selNSGA2(everybody, min(self._population, len(everybody)), nd="log")
         self._newcomers = []
 
     def _parents(self, rng: np.random.Generator) -> tuple[Individual, Individual]:

@@ -29,9 +29,8 @@ class Choice:
     def __init__(self, *values: Genome, **branches: Space) -> None:
         for value in values:
             if isinstance(value, Space):
-                raise SpaceError(
-                    f"a sub-space in a Choice needs a name: Choice(name={type(value).__name__}(...))"
-                )
+                kind = type(value).__name__
+                raise SpaceError(f"a sub-space in a Choice needs a name: Choice(name={kind}(...))")
         for name, branch in branches.items():
             if not isinstance(branch, Space):
                 raise SpaceError(
@@ -54,11 +53,11 @@ class Choice:
     @property
     def type(self) -> type:
         """The values' common type; `str` for branches and mixed values."""
-        types = {type(value) for value in self.values} | {str for _ in self.branches}
-        common = types.pop()
-        if types == {int} and common is float or types == {float} and common is int:
+        kinds = {type(value) for value in self.values} | {str for _ in self.branches}
+        if kinds == {int, float}:
             return float
-        return common if not types and common in (int, float, bool, str) else str
+        kind = kinds.pop()
+        return kind if not kinds and kind in (int, float, bool, str) else str
 
     def sample(self, rng: np.random.Generator) -> Genome:
         """Draw an option, all equally likely, and a genome of it."""

@@ -73,7 +73,9 @@ class Int:
         near = self.from_unit(min(1.0, max(0.0, self.to_unit(genome) + STEP * rng.normal())))
         if near != genome:
             return near
-        moves = [v for v in (genome - self.step, genome + self.step) if self.low <= v <= self.high]
+        moves: list[int] = [
+            v for v in (genome - self.step, genome + self.step) if self.low <= v <= self.high
+        ]
         return moves[int(rng.integers(len(moves)))]
 
     def crossover(self, first: Genome, second: Genome, rng: np.random.Generator) -> int:

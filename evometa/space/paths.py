@@ -46,7 +46,7 @@ def gene_value(genome: Genome, path: str) -> int | float | str | bool | None:
     value = get(genome, path)
     if isinstance(value, dict):
         return str(next(iter(value)))
-    return json.dumps(value) if isinstance(value, list) else value  # type: ignore[no-any-return]
+    return json.dumps(value) if isinstance(value, list) else value
 
 
 def _keys(path: str) -> list[Any]:

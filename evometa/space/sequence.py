@@ -94,7 +94,7 @@ class List:
             first, second = second, first
         shared = min(len(first), len(second))
         new = [self.item.crossover(first[i], second[i], rng) for i in range(shared)]
-        return new + copy.deepcopy(first[shared:])
+        return [*new, *copy.deepcopy(first[shared:])]
 
     def leaves(self, genome: Genome, path: str = "") -> dict[str, Space]:
         """Return the leaves of all elements."""

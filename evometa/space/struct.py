@@ -47,7 +47,8 @@ class Struct:
                 )
         if not isinstance(constraints, Mapping):
             constraints = {
-                getattr(function, "__name__", "constraint") + (f" {index}" if index else ""): function
+                getattr(function, "__name__", "constraint")
+                + (f" {index}" if index else ""): function
                 for index, function in enumerate(constraints)
             }
         self.constraints = dict(constraints)
@@ -173,8 +174,6 @@ class Struct:
 
 def _weights(sizes: Mapping[str, float]) -> dict[str, float]:
     """Weigh fields by how many genes they hold, roughly: the logarithm of their size."""
-    raw = {
-        name: min(8.0, max(1.0, math.log10(size))) for name, size in sizes.items() if size > 1
-    }
+    raw = {name: min(8.0, max(1.0, math.log10(size))) for name, size in sizes.items() if size > 1}
     total = sum(raw.values())
     return {name: weight / total for name, weight in raw.items()}

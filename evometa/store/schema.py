@@ -110,7 +110,9 @@ def to_row(
     }
     for name in schema.names:
         if name.startswith("gene."):
-            row[name] = _typed(gene_value(candidate.genome, name.removeprefix("gene.")), schema, name)
+            row[name] = _typed(
+                gene_value(candidate.genome, name.removeprefix("gene.")), schema, name
+            )
         elif name not in row:
             row[name] = evaluation.metrics.get(name)
     return row

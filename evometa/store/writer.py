@@ -117,9 +117,7 @@ class Writer:
 
     def _write(self, path: Path, table: pa.Table) -> None:
         try:
-            write_atomically(
-                path, lambda file: pq.write_table(table, file, compression="zstd")
-            )
+            write_atomically(path, lambda file: pq.write_table(table, file, compression="zstd"))
         except OSError as error:
             raise StoreError(
                 f"{path} cannot be written: {error}. Everything up to the part before is safe; "

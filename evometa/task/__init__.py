@@ -11,4 +11,13 @@ from evometa.task.omniglot import Omniglot
 from evometa.task.protocol import SPLITS, Batch, EpisodeBatch, Task
 from evometa.task.sinusoid import Sinusoid
 
-__all__ = ["SPLITS", "Batch", "EpisodeBatch", "Glyphs", "ImageFolder", "Omniglot", "Sinusoid", "Task"]
+__all__ = [
+    "SPLITS",
+    "Batch",
+    "EpisodeBatch",
+    "Glyphs",
+    "ImageFolder",
+    "Omniglot",
+    "Sinusoid",
+    "Task",
+]

@@ -114,9 +114,7 @@ def _draw_class(rng: np.random.Generator, drawings: int, size: int) -> list[Imag
     return [_draw(rng, strokes, size) for _ in range(drawings)]
 
 
-def _draw(
-    rng: np.random.Generator, strokes: list[npt.NDArray[np.float64]], size: int
-) -> Images:
+def _draw(rng: np.random.Generator, strokes: list[npt.NDArray[np.float64]], size: int) -> Images:
     """Draw one example: each stroke is a cubic Bezier curve through jittered control points."""
     side = size * OVERSAMPLING
     angle, scale = rng.normal(0, 0.1), rng.normal(1, 0.06)

@@ -99,7 +99,9 @@ class ImageFolder:
         """
         folder = data or (Path(self.folder) if self.folder else None)
         if folder is None:
-            raise TaskError("an image folder must be given: pass --data DIR or ImageFolder(folder=)")
+            raise TaskError(
+                "an image folder must be given: pass --data DIR or ImageFolder(folder=)"
+            )
         files, split_of = _list_classes(folder)
         names = list(files)
         key = _fingerprint(folder, files, self.size, self.channels, self.invert)
@@ -187,8 +189,8 @@ def _list_classes(folder: Path) -> tuple[dict[str, list[Path]], dict[str, str]]:
                 files[name], split_of[name] = images, split
     if not files:
         raise TaskError(
-            f"a data folder must hold class folders with {', '.join(SUFFIXES)} images, but {folder} "
-            f"has none (it holds {len(list(folder.iterdir()))} entries)"
+            f"a data folder must hold class folders with {', '.join(SUFFIXES)} images, but "
+            f"{folder} has none (it holds {len(list(folder.iterdir()))} entries)"
         )
     return files, split_of if len(roots) > 1 else {}
 
@@ -227,9 +229,7 @@ def _decode_all(
     return {"images": np.stack(images), "starts": np.array(starts)}
 
 
-def _without_small(
-    arrays: Arrays, names: Sequence[str], least: int
-) -> tuple[Arrays, list[str]]:
+def _without_small(arrays: Arrays, names: Sequence[str], least: int) -> tuple[Arrays, list[str]]:
     """Leave out the classes that have too few images."""
     starts = arrays["starts"]
     keep = [c for c, count in enumerate(np.diff(starts)) if count >= least]

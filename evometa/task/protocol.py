@@ -42,9 +42,7 @@ class Task(Protocol):
         """Names of what `scores` returns; the first is the primary one."""
         ...
 
-    def load(
-        self, data: Path | None, *, download: bool = False, skip_broken: bool = False
-    ) -> Task:
+    def load(self, data: Path | None, *, download: bool = False, skip_broken: bool = False) -> Task:
         """Return the task with its data at hand; tasks that make their own return themselves.
 
         Raises:

@@ -94,7 +94,9 @@ class ImageClasses:
         own = self.splits[split]
         turns = 4 if self.rotations else 1
         each = shape.shots + shape.queries
-        picks = np.stack([rng.choice(len(own) * turns, shape.ways, replace=False) for _ in range(n)])
+        picks = np.stack(
+            [rng.choice(len(own) * turns, shape.ways, replace=False) for _ in range(n)]
+        )
         classes, turn = own[picks // turns], picks % turns
         first, counts = self.starts[classes], np.diff(self.starts)[classes]
         chosen = _distinct(rng, counts, each) + first[..., None]  # (n, ways, each)

@@ -29,7 +29,9 @@ TEST_TASKS = 1000
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--shots", type=int, default=10)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--iterations", type=int, default=70_000)

@@ -113,9 +113,7 @@ def reference_maml(module, episodes, steps, rate, adapts):
             out = torch.func.functional_call(module, fast, episodes.support.inputs[task])
             loss = F.mse_loss(out, episodes.support.targets[task])
             gradients = torch.autograd.grad(loss, [fast[n] for n in chosen], create_graph=True)
-            fast.update(
-                {n: fast[n] - rate * g for n, g in zip(chosen, gradients, strict=True)}
-            )
+            fast.update({n: fast[n] - rate * g for n, g in zip(chosen, gradients, strict=True)})
         out = torch.func.functional_call(module, fast, episodes.query.inputs[task])
         total = total + F.mse_loss(out, episodes.query.targets[task])
     (total / len(episodes.support.inputs)).backward()
@@ -163,9 +161,7 @@ def test_permuting_tasks_permutes_scores():
 
 def normed(seed=0):
     torch.manual_seed(seed)
-    return nn.Sequential(
-        nn.Linear(1, 6), nn.BatchNorm1d(6), nn.Tanh(), nn.Linear(6, 1)
-    ).double()
+    return nn.Sequential(nn.Linear(1, 6), nn.BatchNorm1d(6), nn.Tanh(), nn.Linear(6, 1)).double()
 
 
 @pytest.mark.parametrize("norm", ["transductive", "inductive"])
@@ -179,7 +175,9 @@ def test_batch_norm_maps_over_tasks(norm):
 def test_transductive_batch_norm_equals_the_module_in_training():
     module = normed()
     learner = make(module, preset("maml", steps=1, rate=0.1))
-    adapted = learner.adapt(learner.init(), (waves(1).support.inputs[0], waves(1).support.targets[0]))
+    adapted = learner.adapt(
+        learner.init(), (waves(1).support.inputs[0], waves(1).support.targets[0])
+    )
     twin = copy.deepcopy(module)
     twin.load_state_dict({**twin.state_dict(), **adapted.params})
     queries = waves(1).query.inputs[0]
@@ -193,7 +191,9 @@ def test_inductive_queries_do_not_see_each_other():
         learner = make(normed(), preset("maml", steps=1, rate=0.1), norm)
         adapted = learner.adapt(learner.init(), support)
         together = learner.predict(adapted, queries)
-        halves = torch.cat([learner.predict(adapted, queries[:3]), learner.predict(adapted, queries[3:])])
+        halves = torch.cat(
+            [learner.predict(adapted, queries[:3]), learner.predict(adapted, queries[3:])]
+        )
         assert torch.allclose(together, halves) is alone_equals_together
 
 
