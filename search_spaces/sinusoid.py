@@ -33,6 +33,6 @@ study = Study(
     task=Sinusoid(shots=10),
     objectives={"query_loss": "min", "params": "min"},
     baselines={"MAML": {"hidden": [40, 40], "activation": "relu", "rule": preset("maml")}},
-    training=Training(iterations=400, tasks=25, rate=1e-3, validation=200),
+    training=Training(iterations=300, tasks=25, rate=5e-3, validation=200),
     candidates=100,
 )

@@ -63,8 +63,9 @@ class NSGA2:
 
     def _select(self) -> None:
         everybody = self._survivors + self._newcomers
-        # nd="log" sorts in O(n log^(m-1) n); the default takes seconds for thousands
-        self._survivors = tools.selNSGA2(everybody, min(self._population, len(everybody)), nd="log")
+        # "log" sorts in O(n log^(m-1) n) where "standard" takes O(m n^2), but needs two objectives
+        nd = "log" if len(self._objectives) > 1 else "standard"
+        self._survivors = tools.selNSGA2(everybody, min(self._population, len(everybody)), nd=nd)
         self._newcomers = []
 
     def _parents(self, rng: np.random.Generator) -> tuple[Individual, Individual]:

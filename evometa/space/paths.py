@@ -31,6 +31,8 @@ def get(genome: Genome, path: str) -> Genome:
 
 def replace(genome: Genome, values: Mapping[str, Genome]) -> Genome:
     """Return a copy of a genome with the values at some paths replaced."""
+    if "" in values:
+        return copy.deepcopy(values[""])
     new = copy.deepcopy(genome)
     for path, value in values.items():
         *parents, last = _keys(path)

@@ -1,0 +1,29 @@
+"""What several test folders share."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).resolve().parent
+
+
+@pytest.fixture(scope="session")
+def omniglot_folder() -> Path:
+    """The real archives, where this machine has them."""
+    for place in (os.environ.get("EVOMETA_OMNIGLOT"), HERE.parents[1] / "shared/data/omniglot"):
+        if place and (Path(place) / "images_background.zip").exists():
+            return Path(place)
+    pytest.skip("no Omniglot archives: set EVOMETA_OMNIGLOT to the folder that holds them")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_cache(tmp_path_factory):
+    """Keep the tests out of the user's cache."""
+    before = os.environ.get("EVOMETA_CACHE")
+    os.environ["EVOMETA_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    yield
+    if before is None:
+        del os.environ["EVOMETA_CACHE"]
+    else:
+        os.environ["EVOMETA_CACHE"] = before

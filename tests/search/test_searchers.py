@@ -1,0 +1,151 @@
+"""Every searcher keeps the contract, and each does what it is for."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from evometa.errors import GenomeError, SpaceError
+from evometa.records import Evaluation, Status
+from evometa.search import AskTell, Proposal, default_searcher, make_searcher
+from evometa.space import Choice, Float, Int, List, Struct
+from evometa.testing import SearcherContract, evaluate
+
+
+class TestRandom(SearcherContract):
+    def make(self, space, objectives, seed):
+        return make_searcher("random", space, objectives, seed)
+
+
+class TestEvolution(SearcherContract):
+    def make(self, space, objectives, seed):
+        return make_searcher("evolution", space, objectives, seed)
+
+
+class TestNSGA2(SearcherContract):
+    objectives = {"loss": "min", "cost": "min"}
+
+    def make(self, space, objectives, seed):
+        return make_searcher("nsga2", space, objectives, seed)
+
+
+class TestTPE(SearcherContract):
+    def make(self, space, objectives, seed):
+        return make_searcher("tpe", space, objectives, seed)
+
+
+class TestTPEOfTwo(TestTPE):
+    objectives = {"loss": "min", "cost": "min"}
+
+
+SESSION = """
+import sys
+from evometa.testing import SearcherContract
+from evometa.search import make_searcher
+class C(SearcherContract):
+    def make(self, space, objectives, seed):
+        return make_searcher(sys.argv[1], space, objectives, seed)
+for c in C()._session(11, 60, C.score):
+    print(c)
+"""
+
+
+@pytest.mark.parametrize("name", ["evolution", "nsga2", "tpe"])
+def test_other_process_and_hash_seed_same_proposals(name):
+    outputs = {
+        subprocess.run(
+            [sys.executable, "-c", SESSION, name],
+            env={"PYTHONHASHSEED": hash_seed, "PYTHONPATH": ":".join(sys.path)},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for hash_seed in ("1", "77")
+    }
+    assert len(outputs) == 1
+    assert len(outputs.pop().splitlines()) == 60
+
+
+def best_of(name, seed, n=80):
+    space = Struct(**{f"x{i}": Float(-1, 1) for i in range(4)}, k=Choice("a", "b", "c"))
+    searcher = make_searcher(name, space, {"loss": "min"}, seed)
+    values = []
+    for _ in range(n):
+        (candidate,) = searcher.ask(1)
+        evaluation = evaluate(
+            candidate,
+            lambda g: sum((g[f"x{i}"] - 0.3) ** 2 for i in range(4)) + (g["k"] != "b"),
+            {"loss": "min"},
+        )
+        values.append(evaluation.metrics["loss"])
+        searcher.tell([evaluation])
+    return min(values)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["evolution", "nsga2", "tpe"])
+def test_learning_searchers_beat_random(name):
+    seeds = range(8)
+    ours = [best_of(name, seed) for seed in seeds]
+    random = [best_of("random", seed) for seed in seeds]
+    assert np.mean(ours) < np.mean(random)
+    assert np.sum(np.less(ours, random)) >= 6
+
+
+def test_seed_points_come_first_and_are_validated():
+    space = Struct(a=Int(0, 9))
+    searcher = make_searcher("random", space, {"loss": "min"}, 0, {"known": {"a": 4}})
+    first, second = searcher.ask(2)
+    assert (first.genome, first.operator) == ({"a": 4}, "seed:known")
+    assert second.operator == "random"
+    assert second.genome != {"a": 4}
+    with pytest.raises(GenomeError, match="seed point 'bad': a: must be an int from 0 to 9"):
+        make_searcher("random", space, {"loss": "min"}, 0, {"bad": {"a": 40}})
+
+
+@pytest.mark.parametrize(
+    ("space", "part"),
+    [
+        (Struct(w=List(Int(1, 2), 1, 2)), "w is a list of variable length"),
+        (Struct(a=Struct(b=Choice(x=Int(0, 1)))), r"a\.b is a choice of sub-spaces"),
+    ],
+)
+def test_tpe_says_which_part_it_cannot_handle(space, part):
+    with pytest.raises(SpaceError, match=part + ".*use 'evolution'"):
+        make_searcher("tpe", space, {"loss": "min"}, 0)
+
+
+def test_a_strategy_that_proposes_nonsense_is_named():
+    class Broken:
+        name = "broken"
+
+        def propose(self, rng):
+            return Proposal({"a": 99})
+
+        def observe(self, evaluation):
+            pass
+
+    with pytest.raises(SpaceError, match="'broken' must propose genomes of the space.*got 99"):
+        AskTell(Struct(a=Int(0, 9)), Broken(), 0).ask(1)
+
+
+def test_an_unknown_searcher_is_refused_with_a_hint():
+    with pytest.raises(SpaceError, match="did you mean 'evolution'"):
+        make_searcher("evoltion", Struct(a=Int(0, 1)), {"loss": "min"}, 0)
+
+
+def test_defaults():
+    assert default_searcher({"loss": "min"}) == "evolution"
+    assert default_searcher({"loss": "min", "params": "min"}) == "nsga2"
+
+
+def test_the_old_die():
+    space = Struct(x=Float(0, 1))
+    searcher = make_searcher("evolution", space, {"loss": "min"}, 0)
+    asked = searcher.ask(1)
+    searcher.tell([Evaluation(asked[0], Status.OK, {"loss": -1e9})])  # nothing will ever beat it
+    for _ in range(200):
+        (candidate,) = searcher.ask(1)
+        searcher.tell([Evaluation(candidate, Status.OK, {"loss": 1.0})])
+    assert asked[0].id not in {c.parents[0] for c in searcher.ask(20) if c.parents}

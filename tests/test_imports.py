@@ -1,0 +1,78 @@
+"""Who may import whom, and what `import evometa` must not load."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import evometa
+
+ROOT = Path(evometa.__file__).parent
+
+LEAVES = {"errors", "records"}
+ALLOWED = {
+    "space": LEAVES,
+    "search": LEAVES | {"space"},
+    "network": LEAVES,
+    "rule": LEAVES | {"space"},  # rule_space is a space
+    "task": LEAVES,
+    "learner": LEAVES | {"rule", "network"},
+    "study": LEAVES | {"space", "task"},
+    "evaluate": LEAVES | {"network", "rule", "task", "learner", "study"},
+    "execute": LEAVES,
+    "store": LEAVES,
+    "report": LEAVES,
+    "run": LEAVES | {"search", "execute"},
+    "records": set(),
+    "errors": set(),
+}
+HEAVY = {
+    "ray": {"execute/ray_pool.py"},
+    "deap": {"search/individual.py", "search/regularized_evolution.py", "search/nsga2.py"},
+    "optuna": {"search/tpe.py"},
+}
+TORCH_ROOMS = {"network", "rule", "task", "learner", "evaluate", "check"}
+
+
+def imports(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            if node.module == "evometa":
+                yield from (f"evometa.{alias.name}" for alias in node.names)
+
+
+def files():
+    for path in sorted(ROOT.rglob("*.py")):
+        yield path.relative_to(ROOT), set(imports(path))
+
+
+def test_rooms_import_only_what_they_may():
+    for path, found in files():
+        room = path.parts[0].removesuffix(".py")
+        if room not in ALLOWED:
+            continue
+        for name in found:
+            parts = name.split(".")
+            if parts[0] == "evometa" and len(parts) > 1 and parts[1] != room:
+                assert parts[1] in ALLOWED[room], f"{path} imports {name}"
+
+
+def test_heavy_libraries_stay_in_their_files():
+    for path, found in files():
+        for library, homes in HEAVY.items():
+            if any(name.split(".")[0] == library for name in found):
+                assert str(path) in homes, f"{path} imports {library}"
+        if any(name.split(".")[0] == "torch" for name in found):
+            assert path.parts[0].removesuffix(".py") in TORCH_ROOMS, f"{path} imports torch"
+
+
+def test_evometa_alone_loads_nothing_heavy():
+    code = (
+        "import sys, evometa, evometa.search\n"
+        "print([m for m in ('torch', 'ray', 'deap', 'optuna') if m in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.stdout.strip() == "[]", result.stdout + result.stderr
