@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -215,6 +216,17 @@ class _Actor:
         return True
 
 
+def _probe(address: str | None) -> None:
+    """Knock at a `HOST:PORT` address: `ray.init` would try for minutes where nobody answers.
+
+    Raises:
+        OSError: if nobody answers.
+    """
+    host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
+    if colon and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=10.0).close()
+
+
 def _connect(address: str | None) -> bool:
     """Connect to a cluster, or start one; return whether it was started here."""
     if ray.is_initialized():
@@ -222,6 +234,7 @@ def _connect(address: str | None) -> bool:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
+        _probe(address)
         ray.init(
             address=address or "local",
             include_dashboard=False if address is None else None,
@@ -229,7 +242,7 @@ def _connect(address: str | None) -> bool:
             configure_logging=True,
             logging_level=logging.ERROR,
         )
-    except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         raise ExecutorError(
             f"there is no Ray cluster at {address!r}: {error}. Start one with `ray start --head`, "
             "look at it with `ray status`, or leave --address out to use this machine"
