@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from typing import ClassVar
 
 import numpy as np
 
@@ -31,8 +32,8 @@ def evaluate(candidate: Candidate, score: Score, objectives: Objectives) -> Eval
 class SearcherContract:
     """Laws of `ask` and `tell`. Objectives are `loss` (min), and `cost` (min) for several."""
 
-    objectives: Objectives = {"loss": "min"}
-    space: Space = Struct(
+    objectives: ClassVar[Objectives] = {"loss": "min"}
+    space: ClassVar[Space] = Struct(
         x=Float(-1.0, 1.0),
         n=Int(1, 32, log=True),
         kind=Choice("a", "b", "c"),

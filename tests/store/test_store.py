@@ -252,4 +252,4 @@ def test_others_open_the_parts(tmp_path, reader):
         assert len(library.read_parquet(tmp_path / "run/evaluations")) == 5
     else:
         query = f"select min(loss) from '{pattern}' where status = 'OK'"
-        assert library.sql(query).fetchone()[0] == pytest.approx(0.2)
+        assert library.connect().execute(query).fetchone()[0] == pytest.approx(0.2)

@@ -1,0 +1,189 @@
+"""The loop: same table for any number of workers, any break, any order of arrival."""
+
+import contextlib
+import random
+from collections import Counter
+
+import pytest
+
+from evometa.errors import StoreError
+from evometa.execute import Serial, Simulated
+from evometa.records import Candidate, Evaluation, Status, derive_seed, genome_hash
+from evometa.run import Schedule, Search
+from evometa.search import make_searcher
+from evometa.space import Choice, Float, Int, List, Struct
+
+OBJECTIVES = {"loss": "min", "cost": "min"}
+SPACE = Struct(
+    x=Float(0, 1),
+    widths=List(Int(1, 8), 1, 3),
+    kind=Choice("a", "b"),
+    deep=Choice("no", yes=Int(0, 3)),
+)
+
+
+def evaluate(pack):
+    return [outcome(candidate) for candidate in pack]
+
+
+def outcome(candidate):
+    chance = random.Random(f"{genome_hash(candidate.genome)}/{candidate.seed}")
+    if chance.random() < 0.15:
+        return Evaluation(candidate, Status.DIVERGED, error="by chance")
+    loss = abs(candidate.genome["x"] - 0.4) + chance.gauss(0, 0.01)
+    return Evaluation(
+        candidate, Status.OK, {"loss": loss, "cost": float(sum(candidate.genome["widths"]))}
+    )
+
+
+class Table:
+    """Keeps evaluations as a run directory would."""
+
+    def __init__(self, stop_after=None):
+        self.rows, self._stop_after = [], stop_after
+
+    def append(self, evaluation, told):
+        if self._stop_after is not None and len(self.rows) >= self._stop_after:
+            raise KeyboardInterrupt
+        self.rows.append((told, evaluation))
+
+    def recall(self, candidate_id):
+        return next(e for _, e in self.rows if e.candidate.id == candidate_id)
+
+    def in_order(self):
+        return [evaluation for _, evaluation in sorted(self.rows, key=lambda row: row[0])]
+
+
+class Nobody:
+    def __init__(self):
+        self.seen = Counter()
+
+    def recorded(self, evaluation):
+        self.seen[evaluation.candidate.id] += 1
+
+    def tick(self):
+        pass
+
+
+def executor(slots):
+    return Simulated(
+        evaluate, lambda c: random.Random(derive_seed(slots, c.number)).expovariate(1), slots
+    )
+
+
+def search(name="nsga2", order="logical", slots=1, stop_after=None, stored=(), n=80, window=8):
+    """Search, be stopped when `stop_after` rows are kept, and return the table."""
+    table = Table(stop_after)
+    table.rows = [
+        (place if order == "arrival" else e.candidate.number, e) for place, e in enumerate(stored)
+    ]
+    searcher = make_searcher(name, SPACE, OBJECTIVES, 5)
+    schedule = Schedule(n, window, order)
+    with contextlib.suppress(KeyboardInterrupt):
+        Search(searcher, executor(slots), table, Nobody(), schedule).run(stored)
+    return table
+
+
+@pytest.mark.parametrize("name", ["random", "evolution", "nsga2"])
+def test_one_worker_and_many_give_the_same_table(name):
+    tables = [search(name, slots=slots).in_order() for slots in (1, 3, 64)]
+    assert tables[0] == tables[1] == tables[2]
+    assert len(tables[0]) == 80
+    assert Counter(e.status for e in tables[0])[Status.DIVERGED] > 0
+
+
+@pytest.mark.parametrize("slots", [1, 5])
+def test_resumed_equals_uninterrupted(slots):
+    whole = search(slots=slots).in_order()
+    for stop in (0, 1, 7, 8, 9, 33, 79, 80):
+        part = search(slots=slots, stop_after=stop).in_order()
+        assert len(part) == min(stop, 80)
+        again = search(slots=2, stored=part).in_order()
+        assert again == whole, f"killed after {stop}"
+
+
+def test_a_longer_budget_extends_the_same_table():
+    short = search(n=50).in_order()
+    assert search(n=80, stored=short).in_order() == search(n=80).in_order()
+
+
+def test_nothing_stored_is_evaluated_again():
+    part = search(slots=4, stop_after=40).in_order()
+    evaluated = []
+
+    def watch(pack):
+        evaluated.extend(c.id for c in pack)
+        return evaluate(pack)
+
+    table = Table()
+    table.rows = [(e.candidate.number, e) for e in part]
+    searcher = make_searcher("nsga2", SPACE, OBJECTIVES, 5)
+    Search(searcher, Serial(watch), table, Nobody(), Schedule(80, 8)).run(part)
+    assert not set(evaluated) & {e.candidate.id for e in part}
+    assert len(evaluated) == len(set(evaluated)) == 40
+
+
+def test_arrival_order_tells_as_results_come_and_goes_on_after_a_break():
+    whole = search(order="arrival", slots=6)
+    tellings = [told for told, _ in whole.rows]
+    assert tellings == list(range(80))
+    numbers = [e.candidate.number for _, e in whole.rows]
+    assert numbers != sorted(numbers)
+    part = [e for _, e in search(order="arrival", slots=6, stop_after=30).rows]
+    rest = search(order="arrival", slots=6, stored=part)
+    assert [e for _, e in rest.rows][:30] == part
+    assert len({e.candidate.id for _, e in rest.rows}) == len(rest.rows) == 80
+
+
+class Repeating:
+    """A searcher that proposes each genome three times."""
+
+    def __init__(self):
+        self.next, self.told = 0, []
+
+    def ask(self, n):
+        self.next += n
+        return [
+            Candidate(i, {"x": i // 3 / 10, "widths": [1]}, seed=i)
+            for i in range(self.next - n, self.next)
+        ]
+
+    def tell(self, evaluations):
+        self.told += evaluations
+
+
+@pytest.mark.parametrize("slots", [1, 4])
+def test_duplicates_are_not_paid_for_twice(slots):
+    evaluated, table, searcher = [], Table(), Repeating()
+
+    def watch(pack):
+        evaluated.extend(c.number for c in pack)
+        return evaluate(pack)
+
+    run = Simulated(watch, lambda c: 1.0 + c.number % 2, slots)
+    Search(searcher, run, table, Nobody(), Schedule(12, 4)).run()
+    assert sorted(evaluated) == [0, 3, 6, 9]
+    assert [e.candidate.number for e in searcher.told] == list(range(12))
+    for evaluation in table.in_order():
+        number = evaluation.candidate.number
+        original = number - number % 3
+        assert evaluation.copied_from == ("" if number == original else f"c{original:06d}")
+        assert evaluation.metrics == table.in_order()[original].metrics
+
+
+def test_a_changed_searcher_is_noticed():
+    part = search(stop_after=20).in_order()
+    table = Table()
+    other = make_searcher("nsga2", SPACE, OBJECTIVES, seed=6)
+    with pytest.raises(
+        StoreError, match="no longer proposes what it proposed before: candidate c000000"
+    ):
+        Search(other, executor(1), table, Nobody(), Schedule(80, 8)).run(part)
+
+
+def test_a_space_that_is_used_up_ends_the_search():
+    space = Struct(x=Choice(0.1, 0.2), widths=Choice([1], [2]))
+    searcher = make_searcher("evolution", space, OBJECTIVES, 0)
+    table = Table()
+    Search(searcher, executor(2), table, Nobody(), Schedule(100, 8)).run()
+    assert len(table.rows) == 4
