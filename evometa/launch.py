@@ -18,12 +18,12 @@ from typing import Any, Protocol
 import numpy as np
 import pyarrow as pa
 
-from evometa.errors import StoreError, StudyError
+from evometa.errors import ExecutorError, StoreError, StudyError
 from evometa.evaluate import Evaluator, Rejected, admit
 from evometa.evaluate.evaluator import choose_device
 from evometa.execute import Executor, Serial
 from evometa.execute.ray_pool import RayPool
-from evometa.records import Evaluation, derive_seed
+from evometa.records import derive_seed
 from evometa.run import Observer, Order, Schedule, Search
 from evometa.search import make_searcher
 from evometa.space import gene_value
@@ -73,6 +73,10 @@ class Workers:
     executor: str = "ray"
     address: str | None = None
     count: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.executor not in ("ray", "serial"):
+            raise ExecutorError(f"`executor` must be 'ray' or 'serial', got {self.executor!r}")
 
 
 @dataclass(frozen=True)
@@ -224,9 +228,13 @@ def start(
     Raises:
         StoreError: if the run directory exists.
     """
-    description = describe(file, settings)
-    with RunDirectory.create(run, description, file.source) as directory:
-        return _search(file, directory, settings, workers, watch, ())
+    searcher = _searcher(file, settings)
+    with ExitStack() as stack:  # what may fail comes before the folder is made
+        executor = _executor(file, settings, workers)
+        stack.callback(executor.close)
+        description = describe(file, settings)
+        directory = stack.enter_context(RunDirectory.create(run, description, file.source))
+        return _search(file, directory, settings, searcher, executor, watch)
 
 
 def resume(
@@ -250,14 +258,17 @@ def resume(
         StoreError: if there is no run, or another driver holds it.
         StudyError: if the study or its data is not what it was.
     """
-    with RunDirectory.open(run) as directory:
+    with ExitStack() as stack:
+        directory = stack.enter_context(RunDirectory.open(run))
         settings, file = stored_study(directory, data)
         if candidates is not None:
             settings = replace(settings, candidates=candidates)
         check_same(directory.study, describe(file, settings))
         repair(run)
-        stored = list(evaluations(read_table(run)))
-        return _search(file, directory, settings, workers, watch, stored)
+        searcher = _searcher(file, settings)
+        executor = _executor(file, settings, workers)
+        stack.callback(executor.close)
+        return _search(file, directory, settings, searcher, executor, watch)
 
 
 def stored_study(directory: RunDirectory, data: Data | None = None) -> tuple[Settings, StudyFile]:
@@ -293,26 +304,25 @@ def _search(
     file: StudyFile,
     directory: RunDirectory,
     settings: Settings,
-    workers: Workers,
+    searcher: Searcher,
+    executor: Executor,
     watch: Callable[[int, int], Watch],
-    stored: list[Evaluation] | tuple[()],
 ) -> pa.Table:
-    study = file.study
-    searcher = make_searcher(
-        settings.searcher,
-        study.space,
-        study.objectives,
-        settings.seed,
-        study.baselines,
-    )
     schedule = Schedule(settings.candidates, settings.window, settings.order)
-    with ExitStack() as stack:
-        writer = stack.enter_context(Writer(directory, schema_of(file), gene_value))
-        executor = _executor(file, settings, workers)
-        stack.callback(executor.close)
-        observer = stack.enter_context(watch(settings.candidates, executor.workers))
+    stored = list(evaluations(read_table(directory.path)))
+    with (
+        Writer(directory, schema_of(file), gene_value) as writer,
+        watch(settings.candidates, executor.workers) as observer,
+    ):
         Search(searcher, executor, writer, observer, schedule).run(stored)
     return read_table(directory.path)
+
+
+def _searcher(file: StudyFile, settings: Settings) -> Searcher:
+    study = file.study
+    return make_searcher(
+        settings.searcher, study.space, study.objectives, settings.seed, study.baselines
+    )
 
 
 def schema_of(file: StudyFile) -> pa.Schema:

@@ -1,0 +1,248 @@
+"""The command line, as a person meets it."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from evometa.store import TIME_AND_PLACE, read_table
+
+ROOT = Path(__file__).resolve().parents[1]
+
+SMALL = """
+from evometa import Study, Training, space as s
+from evometa.network import mlp
+from evometa.rule import preset, rule_space
+from evometa.task import Sinusoid
+import helper_beside_the_study
+
+space = s.Struct(width=s.Int(2, 9), rule=rule_space(steps=s.Int(1, 2)))
+
+def build(genome):
+    return helper_beside_the_study.make(genome["width"])
+
+study = Study(
+    space=space, build=build, task=Sinusoid(shots=4, queries=4, eval_queries=8),
+    objectives={"query_loss": "min", "params": "min"},
+    baselines={"MAML": {"width": 5, "rule": preset("maml")}},
+    training=Training(iterations=8, tasks=3, validation=6), candidates=12,
+)
+"""
+HELPER = "from evometa.network import mlp\ndef make(width):\n    return mlp(1, [width], 1)\n"
+
+
+@pytest.fixture
+def study(tmp_path):
+    path = tmp_path / "studies" / "small.py"
+    path.parent.mkdir()
+    path.write_text(SMALL)
+    (path.parent / "helper_beside_the_study.py").write_text(HELPER)
+    return path
+
+
+def environment():
+    return {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "100", "OMP_NUM_THREADS": "1"}
+
+
+def evometa(*arguments, folder, code=0):
+    result = subprocess.run(
+        [sys.executable, "-m", "evometa.cli", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        env=environment(),
+        timeout=150,
+    )
+    assert result.returncode == code, result.stdout + result.stderr
+    return " ".join((result.stdout + result.stderr).split())
+
+
+def same_table(run):
+    table = read_table(run)
+    return table.drop_columns([name for name in TIME_AND_PLACE if name in table.column_names])
+
+
+def test_search_top_show_resume(study, tmp_path):
+    said = evometa("search", study, "--executor", "serial", folder=tmp_path)
+    assert "MAML c000000" in said and "±" in said
+    run = tmp_path / "runs" / "small"
+    assert same_table(run)["number"].to_pylist() == list(range(12))
+    assert "gene.width" in same_table(run).column_names
+
+    rows = json.loads(evometa("top", run, "-n", 3, "--json", folder=tmp_path))
+    assert [row["rank"] for row in rows][:3] == [1, 2, 3]
+    assert "MAML" in [row["name"] for row in rows]
+    losses = [row["values"]["query_loss"] for row in rows[:3]]
+    assert losses == sorted(losses)
+    by_params = json.loads(evometa("top", run, "--by", "params", "--json", folder=tmp_path))
+    sizes = [row["params"] for row in by_params if not row["name"]]
+    assert sizes == sorted(sizes)
+
+    shown = evometa("show", run, "c000003", folder=tmp_path)
+    assert all(word in shown for word in ("genome", "Linear", "query_loss", "lineage"))
+
+    said = evometa("search", study, folder=tmp_path, code=2)
+    assert f"evometa resume {Path('runs/small')}" in said
+    evometa("resume", run, "-n", 15, "--executor", "serial", folder=tmp_path)
+    assert same_table(run)["number"].to_pylist() == list(range(15))
+    whole = tmp_path / "whole"
+    evometa("search", study, "-n", 15, "--executor", "serial", "--run", whole, folder=tmp_path)
+    assert same_table(whole).equals(same_table(run))
+
+
+def test_check_trains_nothing_and_says_what_it_would_cost(study, tmp_path):
+    said = evometa("check", study, "--samples", 6, folder=tmp_path)
+    assert all(word in said for word in ("6 of 6 samples pass", "params", "s a candidate", "MAML"))
+    assert not (tmp_path / "runs").exists()
+
+
+BROKEN = {
+    "no such file": (None, "there is none at"),
+    "does not parse": ("study = (", "does not parse: line 1"),
+    "raises": ("x = 1\ny = x / 0\n", r"raised at line 2: y = x / 0: ZeroDivisionError"),
+    "no study": ("x = 1\n", "must assign an evometa.Study to the name `study`"),
+    "another study": ("study = 3\n", "has a int"),
+    "no module": (SMALL.replace("return helper", "helper"), "build must return a torch.nn.Module"),
+    "a baseline outside": (
+        SMALL.replace('"width": 5', '"width": 50'), "width: must be an int from 2 to 9, got 50"
+    ),
+    "an unknown objective": (
+        SMALL.replace('"params": "min"', '"speed": "min"'), "must be one of query_loss, params"
+    ),
+    "a wrong direction": (
+        SMALL.replace('"params": "min"', '"params": "less"'), "must be 'min' or 'max', got 'less'"
+    ),
+    "wrong shapes": (
+        SMALL.replace("return helper_beside_the_study.make(genome[\"width\"])", "return mlp(3, [4], 1)"),
+        "does not run on inputs of shape (4, 1)",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_study_file_is_named(study, tmp_path, name):
+    text, message = BROKEN[name]
+    study.unlink() if text is None else study.write_text(text)
+    said = evometa("search", study, "--executor", "serial", folder=tmp_path, code=2)
+    assert message in said
+    assert "Traceback" not in said
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--searcher", "evolutoin"], "did you mean 'evolution'"),
+        (["--order", "sideways"], "must be 'logical' or 'arrival'"),
+        (["--candidates", "0"], "equal to 1"),
+        (["--data", "/nowhere"], "sine waves need no data"),
+        (["--executor", "serail"], "must be 'ray' or 'serial'"),
+        (["--address", "127.0.0.1:1"], "no Ray cluster at '127.0.0.1:1'"),
+    ],
+)
+def test_an_option_that_cannot_work_is_named(study, tmp_path, options, message):
+    said = evometa("search", study, *options, folder=tmp_path, code=2)
+    assert message in said.replace(" │ ", " ")
+    assert "Traceback" not in said
+    assert not (tmp_path / "runs").exists()
+
+
+def test_another_study_in_the_folder_is_named(study, tmp_path):
+    evometa("search", study, "-n", 2, "--executor", "serial", "--run", "r", folder=tmp_path)
+    study.write_text(SMALL + "\n# changed\n")
+    said = evometa("search", study, "--run", "r", folder=tmp_path, code=2)
+    assert "holds a search of another study" in said
+    kept = tmp_path / "r" / "study.py"
+    kept.write_text(SMALL.replace("Int(2, 9)", "Int(2, 8)"))
+    said = evometa("resume", "r", "--executor", "serial", folder=tmp_path, code=2)
+    assert "these differ" in said and "space" in said
+
+
+def test_no_run_is_named(tmp_path):
+    for command in (["top", "nowhere"], ["show", "nowhere", "c0"], ["resume", "nowhere"]):
+        assert "there is none in nowhere" in evometa(*command, folder=tmp_path, code=2)
+
+
+def start(*arguments, folder):
+    return subprocess.Popen(
+        [sys.executable, "-m", "evometa.cli", *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=folder,
+        env=environment(),
+    )
+
+
+def wait_for_rows(run, rows, seconds=60):
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        if (run / "evaluations").is_dir() and len(read_table(run)) >= rows:
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"no {rows} rows in {run}")
+
+
+LONG = ("--iterations", 60, "-n", 60, "--executor", "serial")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_killed_at_any_moment_then_resumed_equals_uninterrupted(study, tmp_path):
+    evometa("search", study, *LONG, "--run", "whole", folder=tmp_path)
+    expected = same_table(tmp_path / "whole")
+    chance = random.Random(3)
+    for attempt in range(3):
+        name = f"killed{attempt}"
+        process = start("search", study, *LONG, "--run", name, folder=tmp_path)
+        wait_for_rows(tmp_path / name, 1)
+        time.sleep(chance.uniform(0, 3))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
+        before = read_table(tmp_path / name)
+        assert 0 < len(before) < 60
+        torn = tmp_path / name / "evaluations" / "part-000999.parquet"
+        torn.write_bytes(b"")
+        evometa("resume", name, "--executor", "serial", folder=tmp_path)
+        assert same_table(tmp_path / name).equals(expected)
+        assert (tmp_path / name / "set-aside" / torn.name).exists()
+        kept = before["started_at"].to_pylist()
+        assert read_table(tmp_path / name)["started_at"].to_pylist()[: len(kept)] == kept
+
+
+@pytest.mark.slow
+def test_ctrl_c_keeps_all_and_prints_the_resume_command(study, tmp_path):
+    process = start("search", study, *LONG, "--run", "stopped", folder=tmp_path)
+    wait_for_rows(tmp_path / "stopped", 2)
+    process.send_signal(signal.SIGINT)
+    said = process.communicate(timeout=30)[0]
+    assert process.returncode == 130
+    assert "evometa resume stopped" in said
+    assert "Traceback" not in said
+    assert len(read_table(tmp_path / "stopped")) >= 2
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_ray_gives_the_same_table(study, tmp_path):
+    evometa("search", study, "--executor", "serial", "--run", "serial", folder=tmp_path)
+    evometa("search", study, "--workers", 2, "--run", "ray", folder=tmp_path)
+    assert same_table(tmp_path / "ray").equals(same_table(tmp_path / "serial"))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_omniglot_is_searched(tmp_path, omniglot_folder):
+    study = ROOT / "search_spaces" / "omniglot.py"
+    options = ("-n", 3, "--iterations", 2, "--executor", "serial", "--run", "omniglot")
+    said = evometa("search", study, *options, "--data", omniglot_folder, folder=tmp_path)
+    assert "MAML conv4-32 c000000" in said and "accuracy" in said
+    said = evometa("search", study, folder=tmp_path, code=2)
+    assert "--download" in said and "--data DIR" in said
