@@ -25,7 +25,7 @@ from evometa.execute import Executor, Serial
 from evometa.execute.ray_pool import RayPool
 from evometa.records import derive_seed
 from evometa.run import Observer, Order, Schedule, Search
-from evometa.search import make_searcher
+from evometa.search import Searcher, make_searcher
 from evometa.space import gene_value
 from evometa.store import RunDirectory, Writer, evaluations, make_schema, read_table, repair
 from evometa.study import Study, StudyFile, load_study
