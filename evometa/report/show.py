@@ -27,29 +27,30 @@ def print_top(
         console.print("No candidate has been evaluated successfully yet.")
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("rank", justify="right")
+    table.add_column("#", justify="right", no_wrap=True)
     table.add_column("candidate", no_wrap=True)
     for name in objectives:
-        label = f"{name} (95%)" if name == scored else name
-        table.add_column(label, justify="right", no_wrap=True)
+        table.add_column(name, justify="right", no_wrap=True)
     if any(row.gain is not None for row in ranked):
         table.add_column("gain", justify="right", no_wrap=True)
     if "params" not in objectives:
         table.add_column("params", justify="right")
     table.add_column("seconds", justify="right", no_wrap=True)
-    table.add_column("front", justify="center", no_wrap=True)
     for row in ranked:
         name = f"[bold]{escape(row.name)}[/] {row.id}" if row.name else row.id
-        cells = [str(row.rank), name]
+        cells = [f"{'*' if row.on_front else ' '}{row.rank}", name]
         cells += [_value(row, objective, scored) for objective in objectives]
         if row.gain is not None:
             cells.append(f"{row.gain:+.4g} ± {row.gain_interval:.2g}")
         if "params" not in objectives:
             cells.append(f"{row.params:,}")
-        cells += [f"{row.seconds:.1f}", "*" if row.on_front else ""]
+        cells += [f"{row.seconds:.1f}"]
         table.add_row(*cells, style="cyan" if row.name else "")
     console.print(table)
-    console.print()
+    about = "± is the 95% interval over meta-validation episodes; * is on the Pareto front"
+    if any(row.gain is not None for row in ranked):
+        about += "; gain is over the first baseline, on the same episodes"
+    console.print(f"{about}.\n", style="dim")
     for row in ranked:
         if row.rank <= GENOMES_SHOWN or row.name:
             console.print(f"{row.id}  {escape(brief(row.genome))}", highlight=False, soft_wrap=True)

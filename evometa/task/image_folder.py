@@ -104,7 +104,7 @@ class ImageFolder:
             )
         files, split_of = _list_classes(folder)
         names = list(files)
-        key = _fingerprint(folder, files, self.size, self.channels, self.invert)
+        key = _fingerprint(folder, files, self.size, self.channels, self.invert, skip_broken)
         arrays = cached(
             f"folder-{key}", lambda: _decode_all(files, self._decode, skip_broken=skip_broken)
         )
