@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
+from evometa.evaluate.curvature import check_curvature
 from evometa.evaluate.training import LOOP, VMAP, Plan, forked_random, leaves, meta_gradient
 from evometa.learner import GradientLearner, Meta
 from evometa.network import Cost, Network, measure_cost
@@ -77,6 +78,11 @@ def admit(study: Study, genome: Genome, seed: int, device: torch.device) -> Admi
         meta = learner.init()
     except (ValueError, TypeError) as error:
         raise Rejected(f"the learning rule does not fit: {error}") from error
+    if rule.order == 2:
+        try:
+            check_curvature(learner, meta, probe.support)
+        except Exception as error:
+            raise Rejected(_derivative_reason(rule, error)) from error
     plan = _probe(learner, meta, probe, seed, device)
     return Admission(
         learner=learner,
@@ -165,7 +171,7 @@ def _probe(
 
 def _derivative_reason(rule: Rule, error: Exception) -> str:
     text = f"{type(error).__name__}: {error}"
-    if "derivative" in text or "does not require grad" in text:
+    if any(word in text for word in ("derivative", "differentiate", "does not require grad")):
         return f"no derivative of order {rule.order} through the network: {text}"
     return f"an episode cannot be learned: {text}"
 

@@ -31,7 +31,7 @@ def cached(name: str, make: Callable[[], Arrays]) -> Arrays:
     path = cache_folder() / f"{name}.npz"
     if path.exists():
         try:
-            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            with path.open("rb") as stored, np.load(stored, allow_pickle=False) as arrays:
                 return dict(arrays)
         except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
             log.warning("The cache file %s is damaged (%s); it is made anew.", path, error)

@@ -1,0 +1,130 @@
+"""Is the second derivative that autograd gives the true one?
+
+An operation without a second derivative does not always say so: one marked `once_differentiable`
+passes for a constant, and a candidate would be meta-trained with a wrong gradient.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from evometa.evaluate.training import forked_random
+from evometa.learner import GradientLearner, Meta
+from evometa.network import Tensors
+from evometa.task.protocol import Batch
+
+STEP = 1e-5
+TOLERANCE = 0.05
+DIRECTIONS = 2  # a kink of a ReLU can spoil one difference; all must be off to blame the network
+
+
+def check_curvature(learner: GradientLearner, meta: Meta, support: Batch) -> None:
+    """Compare a Hessian-vector product of the support loss with finite differences, in float64.
+
+    A module that cannot run in float64 is only differentiated twice.
+
+    Args:
+        learner: network and loss.
+        meta: its initial meta-parameters.
+        support: episodes; the first one is used.
+
+    Raises:
+        RuntimeError: if there is no second derivative, or it is not the derivative of the first.
+    """
+    inputs, targets = support.inputs[0], support.targets[0]
+    try:
+        wide = _Gradient(learner, meta, inputs.double(), _wide(targets), torch.float64)
+        wide.at(wide.params)
+    except (RuntimeError, TypeError, ValueError):
+        narrow = _Gradient(learner, meta, inputs, targets, torch.float32)
+        narrow.times(narrow.direction(0))
+        return
+    errors = [_error(wide, wide.direction(seed)) for seed in range(DIRECTIONS)]
+    if min(errors) > TOLERANCE:
+        raise RuntimeError(
+            "the second derivative is not the derivative of the first: it is off by "
+            f"{min(errors):.0%}. Some operation cannot be differentiated twice; use order 1, or "
+            "write the operation with differentiable ones"
+        )
+
+
+class _Gradient:
+    """The gradient of the support loss as a function of the parameters."""
+
+    def __init__(
+        self,
+        learner: GradientLearner,
+        meta: Meta,
+        inputs: Tensor,
+        targets: Tensor,
+        dtype: torch.dtype,
+    ) -> None:
+        self._learner, self._inputs, self._targets = learner, inputs, targets
+        self._names = list(meta["params"])
+        self._buffers: Tensors = {
+            name: value.to(dtype) if value.is_floating_point() else value
+            for name, value in meta["buffers"].items()
+        }
+        self.params = [value.to(dtype) for value in meta["params"].values()]
+
+    def at(self, params: Sequence[Tensor]) -> list[Tensor]:
+        """Return the gradient at `params`, zeros where the loss does not depend on them."""
+        leaves = [value.detach().requires_grad_() for value in params]
+        return [grad.detach() for grad in self._gradient(leaves)]
+
+    def times(self, direction: Sequence[Tensor]) -> list[Tensor]:
+        """Return the Hessian times `direction`, by autograd."""
+        leaves = [value.detach().requires_grad_() for value in self.params]
+        products = [
+            (grad * along).sum()
+            for grad, along in zip(self._gradient(leaves), direction, strict=True)
+            if grad.requires_grad
+        ]
+        if not products:
+            return [torch.zeros_like(leaf) for leaf in leaves]
+        total = torch.stack(products).sum()
+        found = torch.autograd.grad(total, leaves, allow_unused=True, materialize_grads=True)
+        return [grad.detach() for grad in found]
+
+    def direction(self, seed: int) -> list[Tensor]:
+        """Draw a direction of length 1."""
+        generator = torch.Generator().manual_seed(seed)
+        drawn = [torch.randn(p.shape, generator=generator).to(p.dtype) for p in self.params]
+        length = _length(drawn)
+        return [part / length for part in drawn]
+
+    def _gradient(self, leaves: list[Tensor]) -> Sequence[Tensor]:
+        params = dict(zip(self._names, leaves, strict=True))
+        with forked_random(0):  # the same dropout each time
+            outputs, _ = self._learner.network(
+                params, self._buffers, self._inputs, norm="batch", training=True
+            )
+        loss = self._learner.loss(outputs, self._targets)
+        return torch.autograd.grad(
+            loss, leaves, create_graph=True, allow_unused=True, materialize_grads=True
+        )
+
+
+def _error(gradient: _Gradient, direction: list[Tensor]) -> float:
+    """Return how far autograd's product is from the finite difference, relative to it."""
+    ahead, behind = (
+        gradient.at([p + sign * STEP * d for p, d in zip(gradient.params, direction, strict=True)])
+        for sign in (1, -1)
+    )
+    differences = [(a - b) / (2 * STEP) for a, b in zip(ahead, behind, strict=True)]
+    product = gradient.times(direction)
+    distance = _length([a - b for a, b in zip(product, differences, strict=True)])
+    scale = max(_length(differences), _length(product))
+    return distance / scale if scale > 1e-6 else 0.0
+
+
+def _length(parts: Sequence[Tensor]) -> float:
+    return math.sqrt(sum(float(part.square().sum()) for part in parts))
+
+
+def _wide(targets: Tensor) -> Tensor:
+    return targets.double() if targets.is_floating_point() else targets

@@ -1,0 +1,150 @@
+"""The gate: what cannot work is rejected in milliseconds, with its reason."""
+
+import time
+
+import pytest
+import torch
+from torch import nn
+
+from evometa import Study, Training
+from evometa import space as s
+from evometa.evaluate import Evaluator, Rejected, admit
+from evometa.network import mlp
+from evometa.records import Candidate, Status
+from evometa.rule import preset
+from evometa.task import Glyphs, Sinusoid
+
+CPU = torch.device("cpu")
+RULE = s.Choice(None)
+
+
+class NoSecondDerivative(nn.Module):
+    class Square(torch.autograd.Function):
+        generate_vmap_rule = True
+
+        @staticmethod
+        def forward(x):
+            return x * x
+
+        @staticmethod
+        def setup_context(ctx, inputs, output):
+            ctx.save_for_backward(*inputs)
+
+        @staticmethod
+        @torch.autograd.function.once_differentiable
+        def backward(ctx, grad):
+            return 2 * ctx.saved_tensors[0] * grad
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(1, 1)
+
+    def forward(self, x):
+        return self.Square.apply(self.linear(x))
+
+
+class Branching(nn.Linear):
+    """Looks at values, so it can run neither on the meta device nor under vmap."""
+
+    def forward(self, x):
+        return super().forward(x) if x.sum() > 0 else super().forward(-x)
+
+
+class InfiniteSlope(nn.Linear):
+    def forward(self, x):
+        return super().forward(x).abs().sub(super().forward(x).abs()).sqrt()
+
+
+def study(build, **training):
+    task = Sinusoid(shots=4, queries=4, eval_queries=8)
+    training = {"iterations": 5, "tasks": 2, "validation": 4, **training}
+    return Study(
+        space=s.Struct(x=s.Choice(1)), build=build, task=task, training=Training(**training)
+    )
+
+
+def genome(rule="maml", **changes):
+    return {"x": 1, "rule": preset(rule, **changes)}
+
+
+def fails(genome):
+    raise KeyError("width")
+
+
+def unequal(genome):
+    return nn.Sequential(nn.Linear(1, 1), nn.Flatten(0), nn.Unflatten(0, (2, -1)))
+
+
+def a_tuple(genome):
+    return nn.Sequential(nn.Linear(1, 1), nn.LSTM(1, 1))
+
+
+REJECTED = {
+    "build raises": (fails, genome(), "build raised KeyError: 'width'"),
+    "no module": (lambda g: None, genome(), "must return a torch.nn.Module, got NoneType"),
+    "wrong inputs": (lambda g: nn.Linear(3, 1), genome(), r"run on inputs of shape \(4, 1\)"),
+    "wrong outputs": (lambda g: nn.Linear(1, 2), genome(), "predictions must have shape"),
+    "not one an example": (unequal, genome(), r"for 4 examples it returned shape \(2, 2\)"),
+    "a tuple": (a_tuple, genome(), "must return one tensor"),
+    "nothing to learn": (lambda g: nn.Flatten(), genome(), "no trainable parameters"),
+    "no second derivative": (lambda g: NoSecondDerivative(), genome(), "no derivative of order 2"),
+    "not finite": (lambda g: InfiniteSlope(1, 1), genome(), "after adapting is nan|not finite"),
+    "no body": (lambda g: nn.Linear(1, 1), genome("boil"), "no such parameters"),
+    "explodes": (lambda g: mlp(1, [8], 1), genome(rate=1e6, steps=5), "lower the rule's rate"),
+}
+
+
+@pytest.mark.parametrize("name", REJECTED)
+def test_what_cannot_work_is_rejected_with_its_reason(name):
+    build, point, reason = REJECTED[name]
+    started = time.perf_counter()
+    with pytest.raises(Rejected, match=reason):
+        admit(study(build), point, 0, CPU)
+    assert time.perf_counter() - started < 5
+    (evaluation,) = Evaluator(study(build))([Candidate(0, point, seed=0)])
+    assert evaluation.status is Status.INVALID
+    assert evaluation.error
+    assert not evaluation.metrics
+
+
+def test_first_order_needs_no_second_derivative():
+    admit(study(lambda g: NoSecondDerivative()), genome("fomaml"), 0, CPU)
+
+
+def test_modules_that_look_at_values_are_looped():
+    admission = admit(study(lambda g: Branching(1, 1)), genome(), 0, CPU)
+    assert admission.plan == "loop"
+    assert admission.cost.params == 2
+
+
+def test_costs_are_counted():
+    admission = admit(study(lambda g: mlp(1, [40, 40], 1)), genome(), 0, CPU)
+    assert admission.cost.params == 1761
+    assert admission.cost.macs == 40 + 40 * 40 + 40
+    assert admission.plan == "vmap"
+
+
+def test_lazy_modules_and_convolutions_work():
+    glyphs = Glyphs(ways=3, queries=3, classes_per_split=(5, 5, 5), drawings=5).load(None)
+    made = Study(
+        space=s.Struct(x=s.Choice(1)),
+        build=lambda g: nn.Sequential(
+            nn.Conv2d(1, 4, 3, 2), nn.BatchNorm2d(4), nn.Flatten(), nn.LazyLinear(3)
+        ),
+        task=glyphs,
+        training=Training(iterations=2, tasks=2, validation=3),
+    )
+    admission = admit(made, genome(), 0, CPU)
+    assert admission.plan == "loop"
+    assert admission.cost.params == 4 * 9 + 4 + 8 + 4 * 13 * 13 * 3 + 3
+    assert admission.cost.macs == 4 * 9 * 13 * 13 + 4 * 13 * 13 * 3
+
+
+def test_the_signature_sees_structure_and_not_numbers():
+    def signature(point, width=8):
+        return admit(study(lambda g: mlp(1, [width], 1)), point, 0, CPU).signature
+
+    assert signature(genome(rate=0.1)) == signature(genome(rate=0.2))
+    different = [genome(), genome(steps=2), genome("fomaml"), genome("anil"), genome("meta-sgd")]
+    assert len({signature(point) for point in different}) == 5
+    assert signature(genome()) != signature(genome(), width=9)
