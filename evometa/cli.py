@@ -56,7 +56,7 @@ def search(
         int | None, typer.Option("-n", "--candidates", help="How many to evaluate.", min=1)
     ] = None,
     searcher: Annotated[str | None, typer.Option(help="random, evolution, nsga2 or tpe.")] = None,
-    seed: Annotated[int, typer.Option(help="Decides everything random.")] = 0,
+    seed: Annotated[int, typer.Option(help="Decides everything random.", min=0)] = 0,
     order: Annotated[str, typer.Option(help="Tell results in logical or arrival order.")] = (
         "logical"
     ),
@@ -94,8 +94,9 @@ def search(
         data=launch.Data(data, download, skip_broken),
     )
     launch.refuse_existing(run, study_file)
-    study_file = launch.prepare(study_file, settings.data)
-    launch.preflight(study_file, seed)
+    with out.status("Loading the data, and trying a few candidates without training"):
+        study_file = launch.prepare(study_file, settings.data)
+        launch.preflight(study_file, seed)
     started = time.monotonic()
     with _resumable(run):
         launch.start(
@@ -218,7 +219,11 @@ def _watch(objectives: Mapping[str, str]) -> Any:
 
 
 def _finish(run: Path, started: float) -> None:
+    from evometa.report import print_failures
+    from evometa.store import read_table
+
     _print_top(run, 10, None, as_json=False)
+    print_failures(out, read_table(run), run)
     minutes, seconds = divmod(round(time.monotonic() - started), 60)
     out.print(
         f"\n{minutes}:{seconds:02d} minutes. See more: evometa top {run} -n 20, "

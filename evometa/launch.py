@@ -102,10 +102,10 @@ class Settings:
     data: Data = Data()
 
     def __post_init__(self) -> None:
-        for name in ("candidates", "window"):
-            if getattr(self, name) < 1:
+        for name, least in (("candidates", 1), ("window", 1), ("seed", 0)):
+            if getattr(self, name) < least:
                 raise StudyError(
-                    f"`{name} >= 1` must hold, but got ({name}={getattr(self, name)!r})"
+                    f"`{name} >= {least}` must hold, but got ({name}={getattr(self, name)!r})"
                 )
         if self.order not in ("logical", "arrival"):
             raise StudyError(f"`order` must be 'logical' or 'arrival', got {self.order!r}")
@@ -133,8 +133,8 @@ def refuse_existing(run: Path, file: StudyFile) -> None:
     Raises:
         StoreError: if `run` holds a search.
     """
-    if not run.exists() or not any(run.iterdir()):
-        return
+    if not (run / "study.json").exists():
+        return  # a folder that is no run is refused when the run's is made
     kept = RunDirectory.read(run)
     if kept["file_sha256"] == file.sha256:
         raise StoreError(

@@ -5,6 +5,15 @@ Everything here reads tables and plain data; nothing is run from the run directo
 
 from evometa.report.progress import Progress
 from evometa.report.ranking import Ranked, front, lineage, rank
-from evometa.report.show import print_candidate, print_top
+from evometa.report.show import print_candidate, print_failures, print_top
 
-__all__ = ["Progress", "Ranked", "front", "lineage", "print_candidate", "print_top", "rank"]
+__all__ = [
+    "Progress",
+    "Ranked",
+    "front",
+    "lineage",
+    "print_candidate",
+    "print_failures",
+    "print_top",
+    "rank",
+]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -13,7 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from evometa.errors import EvometaError
-from evometa.records import Genome, Objectives
+from evometa.records import Genome, Objectives, Status
 from evometa.report.ranking import Ranked, lineage
 
 GENOMES_SHOWN = 3  # below a ranking; `show` prints the others
@@ -54,6 +56,23 @@ def print_top(
     for row in ranked:
         if row.rank <= GENOMES_SHOWN or row.name:
             console.print(f"{row.id}  {escape(brief(row.genome))}", highlight=False, soft_wrap=True)
+
+
+def print_failures(console: Console, table: pa.Table, run: Path) -> None:
+    """Print how many candidates failed in which way, and the first reason of each."""
+    failed = table.filter(pc.not_equal(pc.cast(table["status"], pa.string()), Status.OK.value))
+    rows = failed.select(["candidate_id", "status", "error"]).to_pylist()
+    counts = Counter(row["status"] for row in rows)
+    for status, count in sorted(counts.items()):
+        first = next(row for row in rows if row["status"] == status)
+        reason = (first["error"].strip().splitlines() or ["no reason given"])[-1]
+        console.print(
+            f"\n{count} {status}; the first, {first['candidate_id']}: {escape(reason)}",
+            style="yellow",
+            highlight=False,
+        )
+    if rows:
+        console.print(f"All of it: evometa show {run} ID", style="yellow", highlight=False)
 
 
 def print_candidate(

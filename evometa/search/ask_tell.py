@@ -23,7 +23,7 @@ class AskTell:
     """A `Searcher` made of a `Strategy`: numbers, seeds, seed points, and no genome twice.
 
     Candidate *n* depends on the study's seed and on what was told before alone. What is kept for
-    each candidate is its genome's 16-byte hash and, until it is told, nothing more.
+    each candidate is its number and its genome's 16-byte hash; populations are bounded.
 
     Args:
         space: what may be proposed.

@@ -10,7 +10,7 @@ from evometa.space.paths import gene_value, get, replace
 from evometa.space.protocol import Space
 from evometa.space.sequence import List
 from evometa.space.struct import Struct
-from evometa.space.vector import decode, encode, structure
+from evometa.space.vector import decode, encode, numeric, structure
 
 __all__ = [
     "Choice",
@@ -23,6 +23,7 @@ __all__ = [
     "encode",
     "gene_value",
     "get",
+    "numeric",
     "replace",
     "structure",
 ]

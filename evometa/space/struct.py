@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 import math
 from collections import Counter
@@ -93,16 +94,14 @@ class Struct:
     def mutate(self, genome: Genome, rng: np.random.Generator) -> dict[str, Genome]:
         """Change one field; a field with many genes more likely than one with few."""
         if not self._weights:
-            return self.crossover(genome, genome, rng)
+            return copy.deepcopy(dict(genome))
         names = list(self._weights)
         chances = list(self._weights.values())
 
         def change() -> dict[str, Genome]:
             name = names[int(rng.choice(len(names), p=chances))]
             return {
-                key: field.mutate(genome[key], rng)
-                if key == name
-                else field.crossover(genome[key], genome[key], rng)  # a copy
+                key: field.mutate(genome[key], rng) if key == name else copy.deepcopy(genome[key])
                 for key, field in self.fields.items()
             }
 
@@ -123,8 +122,7 @@ class Struct:
             child = mix()
             if not self._broken(child):
                 return child
-        second = first
-        return mix()
+        return copy.deepcopy(dict(first))
 
     def leaves(self, genome: Genome, path: str = "") -> dict[str, Space]:
         """Return the leaves of all fields."""

@@ -46,8 +46,8 @@ class RunDirectory:
         """
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise StoreError(
-                f"{path} exists; go on with its search: evometa resume {path}, or start another "
-                "with --run FOLDER"
+                f"{path} exists; go on with its search, if it holds one: evometa resume {path}, "
+                "or start another with --run FOLDER"
             )
         try:
             (path / "evaluations").mkdir(parents=True, exist_ok=True)

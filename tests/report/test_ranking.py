@@ -1,0 +1,137 @@
+"""Rankings, fronts, gains and lineages, against plain loops."""
+
+import io
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from evometa.errors import EvometaError
+from evometa.records import Candidate, Evaluation, Status, mean_interval
+from evometa.report import Progress, front, lineage, print_candidate, print_top, rank
+from evometa.report.show import differences, print_failures
+from evometa.space import gene_value
+from evometa.store import RunDirectory, Writer, make_schema, read_table
+
+OBJECTIVES = {"query_loss": "min", "params": "min"}
+
+
+def evaluation(number, scores, params, parents=(), operator="mutate", **changes):
+    candidate = Candidate(
+        number, {"a": number, "b": [1, 2.5]}, 0, parents=parents, operator=operator
+    )
+    metrics = {"query_loss": float(np.mean(scores)), "params": float(params)}
+    return replace(
+        Evaluation(candidate, Status.OK, metrics, tuple(scores), network="Linear()"), **changes
+    )
+
+
+EVALUATIONS = [
+    evaluation(0, [3.0, 5.0], 10, operator="seed:MAML"),
+    evaluation(1, [1.0, 2.0], 30, ("c000000",)),
+    evaluation(2, [1.0, 4.0], 20, ("c000001",)),
+    evaluation(3, [0.0, 9.0], 40, ("c000002",)),
+    evaluation(
+        4,
+        [0.0],
+        0,
+        status=Status.DIVERGED,
+        metrics={},
+        error="Trace\n[bold]boom[/bold] 9",
+    ),
+    evaluation(5, [1.0, 2.0], 30, copied_from="c000001"),
+]
+
+
+@pytest.fixture
+def table(tmp_path):
+    schema = make_schema({"a": int}, ["query_loss", "params"])
+    with (
+        RunDirectory.create(tmp_path / "run", {}, "") as run,
+        Writer(run, schema, gene_value) as writer,
+    ):
+        for row in EVALUATIONS:
+            writer.append(row, row.candidate.number)
+    return read_table(tmp_path / "run")
+
+
+def text(call, *arguments, **options):
+    console = Console(file=io.StringIO(), width=120)
+    call(console, *arguments, **options)
+    return console.file.getvalue()
+
+
+def test_the_best_come_first_and_the_baseline_is_shown(table):
+    rows = rank(table, OBJECTIVES, scored="query_loss", n=2)
+    assert [(row.id, row.rank, row.name) for row in rows] == [
+        ("c000001", 1, ""),
+        ("c000002", 2, ""),
+        ("c000000", 3, "MAML"),
+    ]
+    assert rows[0].gain == pytest.approx(2.5)
+    assert rows[0].gain_interval == pytest.approx(mean_interval([2.0, 3.0])[1])
+    assert rows[2].gain == 0
+    assert [row.on_front for row in rows] == [True, True, True]
+    (worst,) = [row for row in rank(table, OBJECTIVES, scored="query_loss") if row.id == "c000003"]
+    assert not worst.on_front
+
+
+def test_another_objective_may_rank(table):
+    rows = rank(table, OBJECTIVES, scored="query_loss", by="params")
+    assert [row.params for row in rows] == [10, 20, 30, 40]
+    with pytest.raises(EvometaError, match="must be one of query_loss, params, got 'speed'"):
+        rank(table, OBJECTIVES, scored="query_loss", by="speed")
+
+
+@pytest.mark.parametrize("objectives", [1, 2, 3])
+def test_the_front_is_what_nobody_dominates(objectives):
+    losses = np.random.default_rng(0).integers(0, 6, (60, objectives)).astype(float)
+    plain = [
+        not any((other <= row).all() and (other < row).any() for other in losses) for row in losses
+    ]
+    assert front(losses).tolist() == plain
+
+
+def test_lineage_follows_the_parents(table):
+    assert [row["candidate_id"] for row in lineage(table, "c000003")] == [
+        "c000003",
+        "c000002",
+        "c000001",
+        "c000000",
+    ]
+
+
+def test_tables_are_printed(table):
+    ranked = rank(table, OBJECTIVES, scored="query_loss")
+    said = text(print_top, ranked, OBJECTIVES, scored="query_loss")
+    assert "MAML c000000" in said and "1.5 ± 0.98" in said
+    assert "No candidate" in text(print_top, [], OBJECTIVES, scored="query_loss")
+    shown = text(print_candidate, table, "c000002", OBJECTIVES)
+    assert "Linear()" in shown and "from c000001: a: 1 -> 2" in shown
+    with pytest.raises(EvometaError, match="no candidate 'c9'; it has c000000 to c000005"):
+        print_candidate(Console(file=io.StringIO()), table, "c9", OBJECTIVES)
+
+
+def test_failures_are_counted_and_their_text_is_shown_as_it_is(table, tmp_path):
+    said = text(print_failures, table, tmp_path)
+    assert "1 DIVERGED; the first, c000004: [bold]boom[/bold] 9" in said
+
+
+def test_differences_name_the_genes():
+    old = {"a": 1, "b": [1, {"c": "x"}], "d": 0.5}
+    assert differences(old, {"a": 1, "b": [1, {"c": "y"}], "d": 0.25}) == [
+        "b[1].c: x -> y",
+        "d: 0.5 -> 0.25",
+    ]
+    assert differences(old, {**old, "b": [1]}) == ["b: [1 | c=x] -> [1]"]
+
+
+def test_progress_says_best_rate_time_left_and_failures():
+    console = Console(file=io.StringIO(), width=120)
+    with Progress(console, OBJECTIVES, 10, workers=2) as progress:
+        for row in EVALUATIONS:
+            progress.recorded(replace(row, started_at=4e9))
+        progress.tick()
+    for part in ("best query_loss 1.5 ± 0.98 (c000001)", "/min", "left", "2 workers", "1 DIVERGED"):
+        assert part in progress.text
