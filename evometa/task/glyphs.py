@@ -26,6 +26,8 @@ from evometa.task.sampler import (
 
 POINTS = 10  # straight pieces of a curve
 OVERSAMPLING = 3
+PEN = 5  # width of a stroke, in oversampled pixels
+SPAN = 0.45  # least distance between the ends of a stroke, as a share of the image's side
 JITTER = 0.035  # of a control point, as a share of the image's side
 
 
@@ -110,8 +112,16 @@ class Glyphs:
 
 
 def _draw_class(rng: np.random.Generator, drawings: int, size: int) -> list[Images]:
-    strokes = [rng.uniform(0.15, 0.85, (4, 2)) for _ in range(int(rng.integers(2, 5)))]
+    strokes = [_stroke(rng) for _ in range(int(rng.integers(2, 5)))]
     return [_draw(rng, strokes, size) for _ in range(drawings)]
+
+
+def _stroke(rng: np.random.Generator) -> npt.NDArray[np.float64]:
+    """Draw the four control points of a stroke whose ends are far apart, in the unit square."""
+    while True:
+        control = rng.uniform(0.08, 0.92, (4, 2))
+        if np.linalg.norm(control[3] - control[0]) > SPAN:
+            return control
 
 
 def _draw(rng: np.random.Generator, strokes: list[npt.NDArray[np.float64]], size: int) -> Images:
@@ -127,6 +137,6 @@ def _draw(rng: np.random.Generator, strokes: list[npt.NDArray[np.float64]], size
     for stroke in strokes:
         control = (stroke + rng.normal(0, JITTER, stroke.shape) - 0.5) @ turn.T + shift
         line = [tuple(point) for point in (basis @ control * side).tolist()]
-        pen.line(line, fill=255, width=2 * OVERSAMPLING, joint="curve")
+        pen.line(line, fill=255, width=PEN, joint="curve")
     small = canvas.resize((size, size), Image.Resampling.BOX)
     return np.asarray(small, dtype=np.uint8)
