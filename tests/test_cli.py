@@ -233,10 +233,21 @@ def test_ctrl_c_keeps_all_and_prints_the_resume_command(study, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.timeout(240)
-def test_ray_gives_the_same_table(study, tmp_path):
+def test_ray_gives_the_same_table_killed_or_not(study, tmp_path):
     evometa("search", study, "--executor", "serial", "--run", "serial", folder=tmp_path)
     evometa("search", study, "--workers", 2, "--run", "ray", folder=tmp_path)
     assert rows(tmp_path / "ray") == rows(tmp_path / "serial")
+
+    longer = ("-n", 60, "--iterations", 40)
+    process = start("search", study, *longer, "--workers", 2, "--run", "killed", folder=tmp_path)
+    wait_for_rows(tmp_path / "killed", 2)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+    assert 0 < len(read_table(tmp_path / "killed")) < 60
+    evometa("resume", "killed", "--workers", 1, folder=tmp_path)
+    evometa("search", study, *longer, "--executor", "serial", "--run", "whole", folder=tmp_path)
+    assert rows(tmp_path / "killed") == rows(tmp_path / "whole")
 
 
 @pytest.mark.slow

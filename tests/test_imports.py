@@ -69,6 +69,31 @@ def test_heavy_libraries_stay_in_their_files():
             assert path.parts[0].removesuffix(".py") in TORCH_ROOMS, f"{path} imports torch"
 
 
+def test_candidates_are_evaluated_without_the_rest():
+    """A GPU machine needs torch, numpy and pillow, not what searches and stores."""
+    code = """
+import sys
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.split('.')[0] in ('ray', 'deap', 'moocore', 'optuna', 'pyarrow', 'typer', 'rich'):
+            raise ModuleNotFoundError(name)
+
+sys.meta_path.insert(0, Absent())
+from evometa import Study, Training, space as s
+from evometa.evaluate import Evaluator
+from evometa.network import mlp
+from evometa.records import Candidate
+from evometa.task import Sinusoid
+
+study = Study(s.Struct(w=s.Int(1, 9)), lambda g: mlp(1, [g['w']], 1), Sinusoid(),
+              training=Training(iterations=2, tasks=2, validation=2))
+print(Evaluator(study)([Candidate(0, {'w': 3}, 0)])[0].status)
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.stdout.strip() == "OK", result.stdout + result.stderr
+
+
 def test_evometa_alone_loads_nothing_heavy():
     code = (
         "import sys, evometa, evometa.search\n"

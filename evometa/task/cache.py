@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import platformdirs
 
 log = logging.getLogger(__name__)
 
@@ -19,8 +18,11 @@ Arrays = dict[str, np.ndarray[Any, Any]]
 
 
 def cache_folder() -> Path:
-    """Return the user's cache folder; the environment variable EVOMETA_CACHE overrides it."""
-    return Path(os.environ.get("EVOMETA_CACHE") or platformdirs.user_cache_dir("evometa"))
+    """Return `~/.cache/evometa`; EVOMETA_CACHE overrides it, and XDG_CACHE_HOME the `~/.cache`."""
+    own = os.environ.get("EVOMETA_CACHE")
+    if own:
+        return Path(own)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "evometa"
 
 
 def cached(name: str, make: Callable[[], Arrays]) -> Arrays:
