@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Sequence
 from typing import Protocol, TypeAlias
 
@@ -37,6 +38,14 @@ class Executor(Protocol):
     def close(self) -> None:
         """Stop; more than one call does no harm."""
         ...
+
+
+def run_pack(evaluate: Evaluate, pack: Sequence[Candidate]) -> list[Evaluation]:
+    """Evaluate a pack; what the evaluator raises, `sys.exit()` included, is an `ERROR`."""
+    try:
+        return evaluate(pack)
+    except (Exception, SystemExit):
+        return failed(pack, Status.ERROR, traceback.format_exc())
 
 
 def failed(pack: Sequence[Candidate], status: Status, error: str) -> list[Evaluation]:

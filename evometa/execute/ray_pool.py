@@ -29,7 +29,7 @@ from ray.exceptions import (
 )
 
 from evometa.errors import ExecutorError
-from evometa.execute.protocol import Evaluate, failed
+from evometa.execute.protocol import Evaluate, failed, run_pack
 from evometa.records import Candidate, Evaluation, Status
 
 IN_FLIGHT = 2  # packs an actor: the second hides the way to the driver and back
@@ -75,15 +75,22 @@ class RayPool:
         modules: Sequence[ModuleType] = (),
     ) -> None:
         self._owns_ray = _connect(address)
+        self._queue: deque[_Pack] = deque()
+        self._done: list[Evaluation] = []
+        self._pool: list[_Worker] = []
+        self._closed = False
         self._gpus = int(ray.cluster_resources().get("GPU", 0))
         cores = int(ray.cluster_resources().get("CPU", 1))
         self.workers = workers or self._gpus or cores
+        if self._owns_ray and self.workers > cores:
+            self.close()
+            raise ExecutorError(
+                f"a worker needs a core, but {self.workers} are wanted and this machine has "
+                f"{cores}; lower --workers, or give the --address of a cluster"
+            )
         for module in modules:
             ray.cloudpickle.register_pickle_by_value(module)
         self._evaluate = ray.put(evaluate)
-        self._queue: deque[_Pack] = deque()
-        self._done: list[Evaluation] = []
-        self._closed = False
         self._ready_by: float | None = time.monotonic() + START_SECONDS
         self._pool = [self._start() for _ in range(self.workers)]
 
@@ -157,6 +164,8 @@ class RayPool:
             self._replace(worker, str(error), memory=True)
             return
         except (RayActorError, RayError) as error:
+            if getattr(error, "actor_init_failed", False):
+                raise ExecutorError(f"the workers cannot load the study: {error}") from error
             self._replace(worker, str(error), preempted=getattr(error, "preempted", False))
             return
         worker.packs = deque((held, other) for held, other in worker.packs if held != ref)
@@ -209,7 +218,7 @@ class _Actor:
 
     def run(self, pack: Sequence[Candidate]) -> list[Evaluation]:
         """Evaluate a pack."""
-        return self._evaluate(pack)
+        return run_pack(self._evaluate, pack)
 
     def ping(self) -> bool:
         """Answer once the worker has started."""

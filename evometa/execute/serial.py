@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import traceback
 from collections import deque
 from collections.abc import Sequence
 
 from evometa.errors import ExecutorError
-from evometa.execute.protocol import Evaluate, failed
-from evometa.records import Candidate, Evaluation, Status
+from evometa.execute.protocol import Evaluate, run_pack
+from evometa.records import Candidate, Evaluation
 
 
 class Serial:
@@ -37,10 +36,7 @@ class Serial:
         if not self._queue:
             return []
         pack = self._queue.popleft()
-        try:
-            return self._evaluate(pack)
-        except Exception:
-            return failed(pack, Status.ERROR, traceback.format_exc())
+        return run_pack(self._evaluate, pack)
 
     def close(self) -> None:
         """Drop what is queued."""

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import heapq
-import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
 
 from evometa.errors import ExecutorError
-from evometa.execute.protocol import Evaluate, failed
-from evometa.records import Candidate, Evaluation, Status
+from evometa.execute.protocol import Evaluate, run_pack
+from evometa.records import Candidate, Evaluation
 
 
 class Simulated:
@@ -58,10 +57,7 @@ class Simulated:
             return []
         self.now, _, pack = heapq.heappop(self._running)
         self._start()
-        try:
-            return self._evaluate(pack)
-        except Exception:
-            return failed(pack, Status.ERROR, traceback.format_exc())
+        return run_pack(self._evaluate, pack)
 
     def close(self) -> None:
         """Drop what is queued and running."""

@@ -42,7 +42,8 @@ def read_table(run: Path) -> pa.Table:
         except FileNotFoundError:  # a writer has just merged it into another part
             return read_table(run)
         except (pa.ArrowInvalid, OSError) as error:
-            log.warning("%s is left out: it cannot be read (%s)", path, error)
+            _require_torn(path, error)
+            log.warning("%s is left out: it is torn (%s)", path, error)
     if not tables:
         return make_schema({}, []).empty_table()
     table = pa.concat_tables(tables, promote_options="permissive").combine_chunks()
@@ -57,12 +58,22 @@ def repair(run: Path) -> list[Path]:
         try:
             pq.read_table(path)
         except (pa.ArrowInvalid, OSError) as error:
-            target = run / "set-aside" / path.name
-            target.parent.mkdir(exist_ok=True)
+            _require_torn(path, error)
+            aside = run / "set-aside"
+            aside.mkdir(exist_ok=True)
+            target = aside / path.name
+            while target.exists():
+                target = target.with_name(f"again-{target.name}")
             path.replace(target)
             moved.append(target)
-            log.warning("%s cannot be read (%s); it is set aside as %s", path, error, target)
+            log.warning("%s is torn (%s); it is set aside as %s", path, error, target)
     return moved
+
+
+def _require_torn(path: Path, error: Exception) -> None:
+    """Raise `StoreError` if it is the system that fails, not the part: no permission, say."""
+    if isinstance(error, OSError) and error.errno is not None:
+        raise StoreError(f"{path} cannot be read: {error}") from error
 
 
 def evaluations(table: pa.Table) -> Iterator[Evaluation]:

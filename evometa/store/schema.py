@@ -88,7 +88,7 @@ def to_row(
         "rung": candidate.rung,
         "told": told,
         "status": evaluation.status.value,
-        "error": evaluation.error,
+        "error": clean(evaluation.error),
         "parents": list(candidate.parents),
         "operator": candidate.operator,
         "searcher": candidate.searcher,
@@ -96,7 +96,7 @@ def to_row(
         "genome_hash": genome_hash(candidate.genome),
         "signature": evaluation.signature,
         "seed": candidate.seed,
-        "network": evaluation.network,
+        "network": clean(evaluation.network),
         "norm": evaluation.norm,
         "plan": evaluation.plan,
         "copied_from": evaluation.copied_from,
@@ -155,11 +155,18 @@ def from_row(row: Mapping[str, Any]) -> Evaluation:
     )
 
 
+def clean(text: str) -> str:
+    """Return text that UTF-8 can hold: one odd character must not keep other rows off the disk."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def _typed(value: Any, schema: pa.Schema, name: str) -> Any:
     """Fit a gene to its column: a choice of mixed values is kept as text, of numbers as floats."""
     kind = schema.field(name).type
     if value is None:
         return None
     if kind == pa.string():
-        return str(value)
+        return clean(str(value))
+    if kind == pa.int64() and not -(2**63) <= value < 2**63:
+        return None  # the genome's JSON holds it
     return float(value) if kind == pa.float64() else value

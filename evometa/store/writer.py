@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +17,8 @@ from evometa.store.files import write_atomically
 from evometa.store.reader import part_files, read_rows
 from evometa.store.run_directory import RunDirectory
 from evometa.store.schema import GeneValue, from_row, to_row
+
+log = logging.getLogger(__name__)
 
 FLUSH_ROWS = 256
 FLUSH_SECONDS = 1.0
@@ -41,6 +44,7 @@ class Writer:
         self._parts = part_files(self._folder)
         self._next = 1 + max((_last_number(path) for path in self._parts), default=-1)
         self._flushed_at = time.monotonic()
+        self._most_parts = MOST_PARTS
 
     def append(self, evaluation: Evaluation, told: int) -> None:
         """Keep an evaluation and its place in the order of telling.
@@ -80,7 +84,7 @@ class Writer:
         self._next += 1
         self._rows = []
         self._flushed_at = time.monotonic()
-        if len(self._parts) > MOST_PARTS:
+        if len(self._parts) > self._most_parts:
             self._compact()
 
     def close(self) -> None:
@@ -105,7 +109,17 @@ class Writer:
                 raise
 
     def _compact(self) -> None:
-        """Make one part of all; a crash on the way leaves doubles, which the reader drops."""
+        """Make one part of all; a crash on the way leaves doubles, which the reader drops.
+
+        Nothing is lost where it fails: every row is in a part already, so the search goes on.
+        """
+        try:
+            self._merge()
+        except (StoreError, OSError, pa.ArrowException) as error:
+            log.warning("The parts in %s stay as they are: %s", self._folder, error)
+            self._most_parts *= 2
+
+    def _merge(self) -> None:
         numbers = [_last_number(path) for path in self._parts]
         name = f"part-{_first_number(self._parts[0]):06d}-{numbers[-1]:06d}.parquet"
         merged = self._folder / name

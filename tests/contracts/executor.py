@@ -1,5 +1,6 @@
 """Laws that every executor keeps."""
 
+import sys
 import time
 
 import pytest
@@ -11,6 +12,8 @@ from evometa.records import Candidate, Evaluation, Status
 def evaluate(pack):
     if any(candidate.genome == "raise" for candidate in pack):
         raise ValueError("this genome raises")
+    if any(candidate.genome == "exit" for candidate in pack):
+        sys.exit(3)
     return [Evaluation(c, Status.OK, {"loss": float(c.number)}) for c in pack]
 
 
@@ -47,6 +50,13 @@ class ExecutorContract:
         for number in (0, 1):
             assert found[number].status is Status.ERROR
             assert "ValueError: this genome raises" in found[number].error
+
+    def test_leaving_is_an_error_too(self, make):
+        executor = make(evaluate)
+        executor.submit(candidates(1, "exit"))
+        (found,) = collect_all(executor, 1)
+        assert found.status is Status.ERROR
+        assert "SystemExit: 3" in found.error
 
     def test_collect_returns_when_there_is_nothing(self, make):
         started = time.monotonic()

@@ -67,7 +67,7 @@ def test_other_process_and_hash_seed_same_proposals(name):
     assert len(outputs.pop().splitlines()) == 60
 
 
-def best_of(name, seed, n=80):
+def best_of(name, seed, n=150):
     space = Struct(**{f"x{i}": Float(-1, 1) for i in range(4)}, k=Choice("a", "b", "c"))
     searcher = make_searcher(name, space, {"loss": "min"}, seed)
     values = []

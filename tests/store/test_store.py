@@ -111,15 +111,67 @@ def test_parts_are_merged_and_nothing_is_lost(tmp_path):
     assert len(list((run / "evaluations").iterdir())) <= writer_module.MOST_PARTS + 1
 
 
-def test_a_crash_between_merging_and_deleting_does_no_harm(tmp_path, monkeypatch):
+def test_a_failure_between_merging_and_deleting_does_no_harm(tmp_path, monkeypatch, caplog):
     run = tmp_path / "run"
     monkeypatch.setattr(
         writer_module.Path, "unlink", lambda *_, **__: (_ for _ in ()).throw(OSError)
     )
-    with pytest.raises(OSError):
-        write(run, range(70))
+    write(run, range(70))
     monkeypatch.undo()
-    assert numbers_in(run) == list(range(65))
+    assert "stay as they are" in caplog.text
+    assert numbers_in(run) == list(range(70))
+
+
+def test_a_part_that_tore_meanwhile_does_not_stop_the_search(tmp_path):
+    run = tmp_path / "run"
+    with (
+        RunDirectory.create(run, STUDY, SOURCE) as held,
+        Writer(held, SCHEMA, gene_value) as writer,
+    ):
+        for number in range(100):
+            writer.append(evaluation(number), number)
+            writer.flush()
+            if number == 5:
+                (run / "evaluations" / "part-000003.parquet").write_bytes(b"")
+    assert numbers_in(run) == [n for n in range(100) if n != 3]
+
+
+def test_odd_characters_and_numbers_do_not_jam_the_writer(tmp_path):
+    run = tmp_path / "run"
+    odd = Candidate(0, {"a": 2**70, "b": 0.5, "c": "\ud800"}, seed=0)
+    with (
+        RunDirectory.create(run, STUDY, SOURCE) as held,
+        Writer(held, SCHEMA, gene_value) as writer,
+    ):
+        writer.append(evaluation(0, candidate=odd, error="bad \udcff text"), 0)
+        writer.append(evaluation(1), 1)
+    first, _ = evaluations(read_table(run))
+    assert first.candidate == odd
+    assert first.error == "bad \\udcff text"
+
+
+def test_what_the_system_refuses_is_not_set_aside(tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    write(run, range(2))
+
+    def refuse(*_, **__):
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr("evometa.store.reader.pq.read_table", refuse)
+    for call in (repair, read_table):
+        with pytest.raises(StoreError, match="Too many open files"):
+            call(run)
+    monkeypatch.undo()
+    assert numbers_in(run) == [0, 1]
+
+
+def test_set_aside_parts_are_kept_apart(tmp_path):
+    run = tmp_path / "run"
+    write(run, range(2))
+    for damage in (b"one", b"two"):
+        (run / "evaluations" / "part-000001.parquet").write_bytes(damage)
+        repair(run)
+    assert {path.read_bytes() for path in (run / "set-aside").iterdir()} == {b"one", b"two"}
 
 
 def test_recall_finds_old_and_waiting_rows(tmp_path):
