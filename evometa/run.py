@@ -6,13 +6,14 @@ in the table: a killed run goes on by walking the same steps with the stored row
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol, TypeAlias
 
 from evometa.errors import StoreError
 from evometa.execute.protocol import Executor
-from evometa.records import Candidate, Evaluation, canonical_json, genome_hash
+from evometa.records import Candidate, Evaluation, Status, canonical_json, genome_hash
 from evometa.search.protocol import Searcher
 
 POLL_SECONDS = 0.2
@@ -167,6 +168,7 @@ class Search:
             self._record(_copied(self._recorder.recall(original), candidate))
 
     def _record(self, evaluation: Evaluation) -> None:
+        evaluation = _finite(evaluation)
         number = evaluation.candidate.number
         logical = self._schedule.order == "logical"
         self._recorder.append(evaluation, number if logical else self._recorded)
@@ -183,6 +185,15 @@ class Search:
 
 def _key(candidate: Candidate) -> str:
     return f"{candidate.rung}:{genome_hash(candidate.genome)}"
+
+
+def _finite(evaluation: Evaluation) -> Evaluation:
+    """Name an `OK` evaluation whose metrics are not finite `DIVERGED`: no NaN is ever ranked."""
+    odd = [name for name, value in evaluation.metrics.items() if not math.isfinite(value)]
+    if evaluation.status is not Status.OK or not odd:
+        return evaluation
+    error = f"{odd[0]} is {evaluation.metrics[odd[0]]}"
+    return replace(evaluation, status=Status.DIVERGED, metrics={}, scores=(), error=error)
 
 
 def _copied(evaluation: Evaluation, candidate: Candidate) -> Evaluation:

@@ -187,3 +187,16 @@ def test_a_space_that_is_used_up_ends_the_search():
     table = Table()
     Search(searcher, executor(2), table, Nobody(), Schedule(100, 8)).run()
     assert len(table.rows) == 4
+
+
+def test_no_nan_is_ever_ranked():
+    def odd(pack):
+        values = {0: float("nan"), 1: float("inf"), 2: 1.0}
+        return [Evaluation(c, Status.OK, {"loss": values[c.number], "cost": 1.0}) for c in pack]
+
+    table = Table()
+    searcher = make_searcher("evolution", SPACE, OBJECTIVES, 0)
+    Search(searcher, Serial(odd), table, Nobody(), Schedule(3, 2)).run()
+    first, second, third = table.in_order()
+    assert (first.status, first.metrics, first.error) == (Status.DIVERGED, {}, "loss is nan")
+    assert (second.status, third.status) == (Status.DIVERGED, Status.OK)

@@ -83,21 +83,25 @@ class AskTell:
         """Take notice of evaluations, in any order; a second telling of one changes nothing.
 
         Those of candidates that were not asked for here, of an earlier part of a run say, are
-        learned from as well, and later candidates are numbered after them.
+        learned from as well where their genomes lie in the space, and later candidates are
+        numbered after them.
         """
         for evaluation in evaluations:
             candidate = evaluation.candidate
             if (candidate.number, candidate.rung) in self._told:
                 continue
             self._told.add((candidate.number, candidate.rung))
+            if candidate.number >= self._next and not self._is_inside(candidate.genome):
+                continue  # of another space: nothing to learn from here
             self._proposed.add(_digest(candidate.genome))
             self._next = max(self._next, candidate.number + 1)
             self._strategy.observe(evaluation)
 
     def _propose(self) -> Proposal | None:
-        if self._next < len(self._seeds):
-            name, genome = self._seeds[self._next]
-            return Proposal(genome, operator=f"seed:{name}")
+        while self._seeds:
+            name, genome = self._seeds.pop(0)
+            if _digest(genome) not in self._proposed:
+                return Proposal(genome, operator=f"seed:{name}")
         if len(self._proposed) >= self._size:
             return None
         rng = np.random.default_rng([self._seed, self._next])
@@ -116,6 +120,13 @@ class AskTell:
             if self._is_new(proposal):
                 return proposal
         return None  # constraints leave fewer genomes than the size of the space says
+
+    def _is_inside(self, genome: Genome) -> bool:
+        try:
+            self._space.validate(genome)
+        except GenomeError:
+            return False
+        return True
 
     def _is_new(self, proposal: Proposal) -> bool:
         return _digest(proposal.genome) not in self._proposed

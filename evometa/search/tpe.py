@@ -52,6 +52,8 @@ class TPE:
 
     def propose(self, rng: np.random.Generator) -> Proposal:
         """Ask Optuna; its trial is not kept, since results may come in any order."""
+        if len(self._study.get_trials(deepcopy=False)) > 2 * HISTORY:
+            self._forget()
         with _quiet():
             trial = self._study.ask(self._distributions)
             params = trial.params
@@ -72,8 +74,6 @@ class TPE:
                     values=losses(evaluation, self._objectives),
                 )
             )
-            if len(self._study.get_trials(deepcopy=False)) > 2 * HISTORY:
-                self._forget()
 
     def _forget(self) -> None:
         """Keep the latest successful trials, and half as many of the best before them."""
@@ -106,7 +106,7 @@ def _quiet() -> Iterator[None]:
 def _require_fixed(space: Space, path: str) -> None:
     if isinstance(space, Struct):
         if space.constraints:
-            _refuse(path, f"the constraint {next(iter(space.constraints))!r}")
+            _refuse(path, f"bound by the constraint {next(iter(space.constraints))!r}")
         for name, field in space.fields.items():
             _require_fixed(field, f"{path}.{name}" if path else name)
     elif isinstance(space, Choice) and space.branches:

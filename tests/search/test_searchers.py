@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from evometa.errors import GenomeError, SpaceError
-from evometa.records import Evaluation, Status
+from evometa.records import Candidate, Evaluation, Status
 from evometa.search import AskTell, Proposal, default_searcher, make_searcher
+from evometa.search.tpe import TPE
 from evometa.space import Choice, Float, Int, List, Struct
 from evometa.testing import SearcherContract, evaluate
 
@@ -149,3 +150,24 @@ def test_the_old_die():
         (candidate,) = searcher.ask(1)
         searcher.tell([Evaluation(candidate, Status.OK, {"loss": 1.0})])
     assert asked[0].id not in {c.parents[0] for c in searcher.ask(20) if c.parents}
+
+
+def test_twin_seeds_come_once_and_survive_foreign_results():
+    space = Struct(a=Int(0, 9))
+    seeds = {"one": {"a": 4}, "twin": {"a": 4}, "other": {"a": 5}}
+    searcher = make_searcher("random", space, {"loss": "min"}, 0, seeds)
+    outside = Candidate(7, {"a": 99}, seed=0)
+    searcher.tell([Evaluation(outside, Status.OK, {"loss": 0.0})])
+    searcher.tell([Evaluation(Candidate(3, {"a": 1}, seed=0), Status.OK, {"loss": 0.0})])
+    asked = searcher.ask(9)
+    assert [c.operator for c in asked[:2]] == ["seed:one", "seed:other"]
+    assert sorted(c.genome["a"] for c in asked) == [0, 2, 3, 4, 5, 6, 7, 8, 9]
+    assert searcher.ask(1) == []
+
+
+def test_tpe_forgets_failures_too(monkeypatch):
+    monkeypatch.setattr("evometa.search.tpe.HISTORY", 20)
+    strategy = TPE(Struct(x=Float(0, 1)), {"loss": "min"}, 0)
+    for _ in range(100):
+        strategy.propose(np.random.default_rng(0))
+    assert len(strategy._study.get_trials(deepcopy=False)) <= 41
