@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -154,8 +155,14 @@ def _source(folder: Path, name: str) -> Path:
 
 
 def _stamp(path: Path) -> tuple[str, int, int]:
-    stat = path.stat()
-    return str(path.resolve()), stat.st_size, stat.st_mtime_ns
+    """Return what changes when an archive, or any file of an extracted folder, does."""
+    files = [path] if path.is_file() else sorted(path.rglob("*.png"))
+    stats = [file.stat() for file in files]
+    return (
+        str(path.resolve()),
+        sum(stat.st_size for stat in stats) + len(stats),
+        max((stat.st_mtime_ns for stat in stats), default=0),
+    )
 
 
 def _decode_all(sources: list[Path]) -> Arrays:
@@ -176,7 +183,13 @@ def _decode_all(sources: list[Path]) -> Arrays:
                 for name in names:
                     try:
                         drawing = decode(io.BytesIO(files[name]()), SIDE, 1, invert=True)
-                    except (OSError, SyntaxError, ValueError, zipfile.BadZipFile) as error:
+                    except (
+                        OSError,
+                        SyntaxError,
+                        ValueError,
+                        zipfile.BadZipFile,
+                        zlib.error,
+                    ) as error:
                         raise TaskError(
                             f"{source}: {name} is not a readable image: {error}; fetch it anew"
                         ) from error

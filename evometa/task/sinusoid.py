@@ -67,7 +67,7 @@ class Sinusoid:
         queries = self.queries if split == "meta-train" else self.eval_queries
 
         def uniform(size: tuple[int, ...], low: float, high: float) -> Tensor:
-            return torch.rand(size, generator=stream) * (high - low) + low
+            return torch.rand(size, generator=stream, dtype=torch.float32) * (high - low) + low
 
         amplitude = uniform((n, 1, 1), *self.amplitude)
         phase = uniform((n, 1, 1), *self.phase)

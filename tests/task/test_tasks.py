@@ -164,13 +164,16 @@ def test_a_broken_image_is_named_or_left_out(tmp_path, folder, caplog):
     assert "1 broken images are left out" in caplog.text
 
 
-def test_a_damaged_cache_is_made_anew(folder, tmp_path, monkeypatch):
+@pytest.mark.parametrize("cut", [0, 100, 300, 600, -40])
+def test_a_damaged_cache_is_made_anew(folder, tmp_path, monkeypatch, cut):
     monkeypatch.setenv("EVOMETA_CACHE", str(tmp_path))
     task = ImageFolder(ways=2, shots=1, queries=2, size=8)
     first = task.load(folder)
     (file,) = tmp_path.iterdir()
-    file.write_bytes(file.read_bytes()[:100])
-    assert task.load(folder).describe() == first.describe()
+    whole = file.read_bytes()
+    for damaged in (whole[:cut], whole[:cut] + b"\xff" * 30 + whole[cut:][30:]):
+        file.write_bytes(damaged)
+        assert task.load(folder).describe() == first.describe()
 
 
 def test_sine_waves_are_sine_waves():
