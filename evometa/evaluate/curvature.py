@@ -17,9 +17,9 @@ from evometa.learner import GradientLearner, Meta
 from evometa.network import Tensors
 from evometa.task.protocol import Batch
 
-STEP = 1e-5
+STEPS = (1e-5, 1e-7)  # a kink of a ReLU or a pool within a step spoils it: a shorter one may not
+DIRECTIONS = 2  # all differences must be off to blame the network
 TOLERANCE = 0.05
-DIRECTIONS = 2  # a kink of a ReLU can spoil one difference; all must be off to blame the network
 
 
 def check_curvature(learner: GradientLearner, meta: Meta, support: Batch) -> None:
@@ -43,13 +43,17 @@ def check_curvature(learner: GradientLearner, meta: Meta, support: Batch) -> Non
         narrow = _Gradient(learner, meta, inputs, targets, torch.float32)
         narrow.times(narrow.direction(0))
         return
-    errors = [_error(wide, wide.direction(seed)) for seed in range(DIRECTIONS)]
-    if min(errors) > TOLERANCE:
-        raise RuntimeError(
-            "the second derivative is not the derivative of the first: it is off by "
-            f"{min(errors):.0%}. Some operation cannot be differentiated twice; use order 1, or "
-            "write the operation with differentiable ones"
-        )
+    best = math.inf
+    for step in STEPS:
+        for seed in range(DIRECTIONS):
+            best = min(best, _error(wide, wide.direction(seed), step))
+            if best <= TOLERANCE:
+                return
+    raise RuntimeError(
+        f"the second derivative is not the derivative of the first: it is off by {best:.0%}. Some "
+        "operation cannot be differentiated twice; use order 1, or write it with differentiable "
+        "ones"
+    )
 
 
 class _Gradient:
@@ -109,13 +113,13 @@ class _Gradient:
         )
 
 
-def _error(gradient: _Gradient, direction: list[Tensor]) -> float:
+def _error(gradient: _Gradient, direction: list[Tensor], step: float) -> float:
     """Return how far autograd's product is from the finite difference, relative to it."""
     ahead, behind = (
-        gradient.at([p + sign * STEP * d for p, d in zip(gradient.params, direction, strict=True)])
+        gradient.at([p + sign * step * d for p, d in zip(gradient.params, direction, strict=True)])
         for sign in (1, -1)
     )
-    differences = [(a - b) / (2 * STEP) for a, b in zip(ahead, behind, strict=True)]
+    differences = [(a - b) / (2 * step) for a, b in zip(ahead, behind, strict=True)]
     product = gradient.times(direction)
     distance = _length([a - b for a, b in zip(product, differences, strict=True)])
     scale = max(_length(differences), _length(product))

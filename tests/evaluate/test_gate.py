@@ -9,9 +9,11 @@ from torch import nn
 from evometa import Study, Training
 from evometa import space as s
 from evometa.evaluate import Evaluator, Rejected, admit
-from evometa.network import mlp
+from evometa.evaluate.curvature import check_curvature
+from evometa.learner import GradientLearner
+from evometa.network import ConvBlock, Network, conv_net, mlp
 from evometa.records import Candidate, Status
-from evometa.rule import preset
+from evometa.rule import make_rule, preset
 from evometa.task import Glyphs, Sinusoid
 
 CPU = torch.device("cpu")
@@ -148,3 +150,21 @@ def test_the_signature_sees_structure_and_not_numbers():
     different = [genome(), genome(steps=2), genome("fomaml"), genome("anil"), genome("meta-sgd")]
     assert len({signature(point) for point in different}) == 5
     assert signature(genome()) != signature(genome(), width=9)
+
+
+def test_kinks_are_not_taken_for_missing_derivatives():
+    """Steep normalisation before pooling puts many kinks within a step of the parameters."""
+    glyphs = Glyphs(ways=5, queries=3, classes_per_split=(9, 9, 9), drawings=5).load(None)
+
+    def build(genome):
+        torch.manual_seed(genome)
+        blocks = [ConvBlock(1, 8, kernel=5, skip=True, activation="leaky_relu")]
+        blocks += [ConvBlock(8, 16, kernel=5), ConvBlock(16, 16, kernel=5)]
+        return conv_net(blocks, 5, head="flatten")
+
+    support = glyphs.episodes("meta-train", 1, torch.Generator().manual_seed(0)).support
+    for seed in range(12):
+        module = build(seed)
+        module(support.inputs[0])
+        learner = GradientLearner(Network(module), make_rule(preset("maml")), glyphs.loss, dict)
+        check_curvature(learner, learner.init(), support)
