@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import sys
 import time
@@ -96,7 +95,7 @@ def search(
     launch.refuse_existing(run, study_file)
     with out.status("Loading the data, and trying a few candidates without training"):
         study_file = launch.prepare(study_file, settings.data)
-        launch.preflight(study_file, seed)
+        launch.preflight(study_file, seed, settings.device)
     started = time.monotonic()
     with _resumable(run):
         launch.start(
@@ -197,13 +196,16 @@ class _resumable:
         return None
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is not None and issubclass(kind, KeyboardInterrupt):
-            out.print(
-                f"\nStopped; every finished candidate is kept. Go on with:\n"
-                f"  evometa resume {self._run}",
-                highlight=False,
+        if kind is None or not issubclass(kind, KeyboardInterrupt):
+            return
+        said = "\nStopped before the search began."
+        if (self._run / "study.json").exists():
+            said = (
+                "\nStopped; every finished candidate is kept. Go on with:\n"
+                f"  evometa resume {self._run}"
             )
-            raise typer.Exit(130)
+        out.print(said, highlight=False)
+        raise typer.Exit(130)
 
 
 def _workers(executor: str, address: str | None, count: int | None) -> Any:
@@ -251,5 +253,4 @@ def _terminate(number: int, frame: FrameType | None) -> NoReturn:
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     main()

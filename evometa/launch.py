@@ -148,7 +148,9 @@ def refuse_existing(run: Path, file: StudyFile) -> None:
     )
 
 
-def preflight(file: StudyFile, seed: int, samples: int = PREFLIGHT_SAMPLES) -> list[str]:
+def preflight(
+    file: StudyFile, seed: int, device_name: str = "auto", samples: int = PREFLIGHT_SAMPLES
+) -> list[str]:
     """Pass the baselines and a few samples through the gate, before any worker is started.
 
     Returns:
@@ -157,7 +159,7 @@ def preflight(file: StudyFile, seed: int, samples: int = PREFLIGHT_SAMPLES) -> l
     Raises:
         StudyError: if a baseline, or every sample, is rejected: the file is at fault then.
     """
-    device = choose_device("auto")
+    device = choose_device(device_name)
     study = file.study
     for name, genome in study.baselines.items():
         try:

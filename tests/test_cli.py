@@ -144,6 +144,7 @@ def test_a_broken_study_file_is_named(study, tmp_path, name):
         (["--order", "sideways"], "must be 'logical' or 'arrival'"),
         (["--candidates", "0"], "equal to 1"),
         (["--data", "/nowhere"], "sine waves need no data"),
+        (["--device", "gpu9"], "`device` must be 'auto', 'cpu', 'cuda', ..., got 'gpu9'"),
         (["--executor", "serail"], "must be 'ray' or 'serial'"),
         (["--address", "127.0.0.1:1"], "no Ray cluster at '127.0.0.1:1'"),
     ],

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from evometa.errors import StudyError
 from evometa.evaluate.gate import Rejected, admit
 from evometa.evaluate.training import Diverged, forked_random, meta_train, validate
 from evometa.records import Candidate, Evaluation, Status, derive_seed
@@ -115,10 +116,17 @@ class Evaluator:
 
 
 def choose_device(name: str) -> torch.device:
-    """Return the device of a name; `"auto"` is CUDA where there is one."""
+    """Return the device of a name; `"auto"` is CUDA where there is one.
+
+    Raises:
+        StudyError: if PyTorch knows no such device.
+    """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(name)
+    try:
+        return torch.device(name)
+    except RuntimeError as error:
+        raise StudyError(f"`device` must be 'auto', 'cpu', 'cuda', ..., got {name!r}") from error
 
 
 def device_name(device: torch.device) -> str:
