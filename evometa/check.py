@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 from rich.markup import escape
 
-from evometa.evaluate import Admission, Rejected, admit, meta_train, validate
+from evometa.evaluate import Admission, Rejected, Trainer, admit, score
 from evometa.evaluate.evaluator import Evaluator, choose_device
 from evometa.records import Genome, derive_seed
 from evometa.report.show import brief
@@ -55,17 +55,23 @@ def estimate_seconds(study: Study, admission: Admission, seed: int, device: torc
     torch.set_num_threads(1)
     short = study.with_training(iterations=TIMED_ITERATIONS, validation=TIMED_EPISODES)
     started = time.perf_counter()
-    meta, _ = meta_train(
-        admission.learner, study.task, short.training, seed=seed, plan=admission.plan, device=device
+    trainer = Trainer(
+        [admission.learner],
+        study.task,
+        short.training,
+        seeds=[seed],
+        plan=admission.plan,
+        device=device,
     )
+    trainer.run()
     each = (time.perf_counter() - started) / TIMED_ITERATIONS
     started = time.perf_counter()
-    validate(
-        admission.learner,
-        meta,
+    score(
+        [admission.learner],
+        [trainer.results()[0].meta],
+        study.task,
         Evaluator(short, seed).episodes(),
-        metrics=study.task.metrics,
-        plan=admission.plan,
+        plan=trainer.plan,
         device=device,
     )
     scoring = (time.perf_counter() - started) / TIMED_EPISODES

@@ -7,6 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any, NoReturn
@@ -69,6 +70,9 @@ def search(
     download: Download = False,
     skip_broken: SkipBroken = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
+    plan: Annotated[
+        str, typer.Option(help="auto, loop, vmap, vmap:TASKS, with +compile, +graph, ...")
+    ] = "auto",
     executor: ExecutorName = "ray",
     address: Address = None,
     workers: Count = None,
@@ -95,14 +99,17 @@ def search(
     launch.refuse_existing(run, study_file)
     with out.status("Loading the data, and trying a few candidates without training"):
         study_file = launch.prepare(study_file, settings.data)
-        launch.preflight(study_file, seed, settings.device)
+        admitted = launch.preflight(study_file, seed, settings.device)
+        where = _workers(executor, address, workers)
+        plans = launch.choose_plans(study_file, admitted, plan, settings.device, where)
+        settings = replace(settings, plans=plans)
     started = time.monotonic()
     with _resumable(run):
         launch.start(
             study_file,
             run,
             settings,
-            _workers(executor, address, workers),
+            where,
             _watch(study_file.study.objectives),
         )
     _finish(run, started)

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 
 from evometa.errors import ExecutorError, StoreError, StudyError
-from evometa.evaluate import Evaluator, Rejected, admit
+from evometa.evaluate import Admission, Evaluator, Rejected, admit, calibrate, parse_plan
 from evometa.evaluate.evaluator import choose_device
 from evometa.execute import Executor, Serial
 from evometa.execute.ray_pool import RayPool
@@ -91,6 +91,8 @@ class Settings:
         window: how far proposals run ahead of results.
         device: `"auto"`, `"cpu"`, `"cuda"`, ...
         data: where the task's data is.
+        plans: how the inner loops of `"dense"` and `"convolution"` networks are executed; those
+            that are not named run by the default for the device.
     """
 
     candidates: int
@@ -100,8 +102,11 @@ class Settings:
     window: int = 16
     device: str = "auto"
     data: Data = Data()
+    plans: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        for text in self.plans.values():
+            parse_plan(text)
         for name, least in (("candidates", 1), ("window", 1), ("seed", 0)):
             if getattr(self, name) < least:
                 raise StudyError(
@@ -150,20 +155,21 @@ def refuse_existing(run: Path, file: StudyFile) -> None:
 
 def preflight(
     file: StudyFile, seed: int, device_name: str = "auto", samples: int = PREFLIGHT_SAMPLES
-) -> list[str]:
+) -> list[Admission]:
     """Pass the baselines and a few samples through the gate, before any worker is started.
 
     Returns:
-        The reason of each rejected sample; empty if all pass.
+        Those that passed, the baselines first.
 
     Raises:
         StudyError: if a baseline, or every sample, is rejected: the file is at fault then.
     """
     device = choose_device(device_name)
     study = file.study
+    admitted = []
     for name, genome in study.baselines.items():
         try:
-            admit(study, genome, seed, device)
+            admitted.append(admit(study, genome, seed, device))
         except Rejected as reason:
             raise StudyError(f"{file.path}: baseline {name!r} cannot work: {reason}") from reason
     rng = np.random.default_rng(derive_seed(seed, "preflight"))
@@ -171,7 +177,7 @@ def preflight(
     for _ in range(samples):
         genome = study.space.sample(rng)
         try:
-            admit(study, genome, seed, device)
+            admitted.append(admit(study, genome, seed, device))
         except Rejected as reason:
             reasons.append(f"{reason} (genome {json.dumps(genome)})")
     if len(reasons) == samples:
@@ -179,14 +185,35 @@ def preflight(
             f"{file.path}: none of {samples} genomes drawn from the space can work; the first: "
             f"{reasons[0]}"
         )
-    return reasons
+    return admitted
+
+
+def choose_plans(
+    file: StudyFile, admitted: Sequence[Admission], wanted: str, device_name: str, workers: Workers
+) -> dict[str, str]:
+    """Return how the inner loops of each kind of network are to be executed.
+
+    Args:
+        file: the study, its task loaded.
+        admitted: candidates to try plans on.
+        wanted: a plan for all, or `"auto"` for the fastest by a short calibration. On a remote
+            cluster, whose devices are not at hand here, `"auto"` is the default of each device.
+        device_name: where candidates are trained.
+        workers: where that is.
+    """
+    if wanted != "auto":
+        return dict.fromkeys(("dense", "convolution"), str(parse_plan(wanted)))
+    if workers.address is not None:
+        return {}
+    plans = calibrate(file.study, admitted, choose_device(device_name))
+    return {kind: str(plan) for kind, plan in plans.items()}
 
 
 def describe(file: StudyFile, settings: Settings) -> dict[str, Any]:
     """Return the study as plain data, as study.json keeps it."""
     study = file.study
     return {
-        "schema": 1,
+        "schema": 2,
         "file": str(file.path.resolve()),
         "file_sha256": file.sha256,
         "space": study.space.describe(),
@@ -334,7 +361,7 @@ def schema_of(file: StudyFile) -> pa.Schema:
 
 
 def _executor(file: StudyFile, settings: Settings, workers: Workers) -> Executor:
-    evaluate = Evaluator(file.study, settings.seed, settings.device)
+    evaluate = Evaluator(file.study, settings.seed, settings.device, settings.plans)
     if workers.executor == "serial":
         return Serial(evaluate)
     return RayPool(evaluate, address=workers.address, workers=workers.count, modules=file.modules)

@@ -63,12 +63,15 @@ class Evaluation:
         metrics: means over the meta-validation episodes (`query_loss`, `accuracy`, ...) and costs
             (`params`, `macs`, `adapt_seconds`, ...). Empty unless known; finite where present.
         scores: the task's first metric for each meta-validation episode, in episode order.
+        steps: its means after 0, 1, ... inner steps.
         curve: `(meta_iteration, meta_train_loss)` along the training.
         error: what went wrong, empty when `OK`.
         signature: hash of the program structure; equal signatures can share one pack.
         network: the network's layers, as PyTorch prints them.
-        norm: batch-norm protocol of the scores: `transductive` or `inductive`.
-        plan: how the inner loops were executed: `loop` or `vmap`.
+        norm: batch-norm protocol of the scores: `transductive`, `inductive` or `per-step`.
+        plan: how the inner loops were executed: `loop`, `vmap`, ...
+        note: what the gate changed so that the candidate could work, such as the order of
+            derivative; empty if nothing.
         seconds: wall time of the evaluation.
         peak_memory_bytes: peak memory of the device (CUDA) or of the process (CPU).
         device: name of the device.
@@ -82,11 +85,13 @@ class Evaluation:
     metrics: Mapping[str, float] = field(default_factory=dict)
     scores: tuple[float, ...] = ()
     curve: tuple[tuple[int, float], ...] = ()
+    steps: tuple[float, ...] = ()
     error: str = ""
     signature: str = ""
     network: str = ""
     norm: str = ""
     plan: str = ""
+    note: str = ""
     seconds: float = 0.0
     peak_memory_bytes: int = 0
     device: str = ""

@@ -17,8 +17,11 @@ from evometa.records import Genome, Objectives
 from evometa.space import Space
 from evometa.task.protocol import Task
 
-COSTS = ("params", "macs", "adapt_seconds")
+COSTS = ("params", "macs", "adapt_seconds", "adapt_bytes")
 """Metrics that every evaluation has besides those of its task."""
+
+NORMS = ("transductive", "inductive", "per-step")
+PRECISIONS = ("float32", "tf32", "bfloat16")
 
 
 @dataclass(frozen=True)
@@ -28,28 +31,32 @@ class Training:
     Attributes:
         iterations: meta-iterations (outer steps).
         tasks: episodes in one meta-batch.
-        rate: rate of the outer Adam (Kingma and Ba, 2015).
         validation: meta-validation episodes, the same for all candidates of a study.
-        norm: batch-norm protocol, `"transductive"` or `"inductive"`; stored with each score.
+        norm: batch-norm protocol, `"transductive"`, `"inductive"` or `"per-step"`; stored with
+            each score.
+        precision: `"float32"`; `"tf32"`, faster matrix products on CUDA; `"bfloat16"`, mixed.
+        deterministic: use kernels that give the same bits every time on a device, where PyTorch has
+            them; matters on CUDA, and costs speed.
     """
 
     iterations: int = 1000
     tasks: int = 25
-    rate: float = 1e-3
     validation: int = 200
     norm: str = "transductive"
+    precision: str = "float32"
+    deterministic: bool = False
 
     def __post_init__(self) -> None:
         for name in ("iterations", "tasks", "validation"):
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
                 raise StudyError(f"`{name} >= 1` must hold, but got ({name}={value!r})")
-        if not self.rate > 0:
-            raise StudyError(f"`rate > 0` must hold, but got (rate={self.rate!r})")
-        if self.norm not in ("transductive", "inductive"):
-            raise StudyError(
-                f"`norm` must be 'transductive' or 'inductive', but got (norm={self.norm!r})"
-            )
+        for name, allowed in (("norm", NORMS), ("precision", PRECISIONS)):
+            if getattr(self, name) not in allowed:
+                raise StudyError(
+                    f"`{name}` must be one of {', '.join(map(repr, allowed))}, but got "
+                    f"({name}={getattr(self, name)!r})"
+                )
 
 
 @dataclass(frozen=True)

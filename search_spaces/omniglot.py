@@ -1,9 +1,10 @@
 """Omniglot characters, 5-way 1-shot: which convolutional network learns a new alphabet best?
 
 Searched together: depth, widths, kernel sizes, normalisation, activation, pooling or stride, skip
-connections and the head of the network, and the steps and rate of second-order MAML. The baseline
-is the published four-block network at its published rate (Finn et al., 2017), at a width that a
-laptop can train.
+connections and the head of the network, and the learning rule: steps and rates of second-order MAML
+with the parts of MAML++, what adapts, and the schedule of the outer loop. The baseline is the
+published four-block network at its published rate (Finn et al., 2017), at a width that a laptop can
+train.
 
     evometa search search_spaces/omniglot.py --data DIR      # DIR holds the two published archives
     evometa search search_spaces/omniglot.py --download      # or have them fetched
@@ -36,6 +37,8 @@ space = s.Struct(
         rate=s.Float(0.01, 1.0, log=True),
         order=s.Choice(2),
         adapts=s.Choice("all", "head"),
+        anneal=s.Choice(0.0),
+        outer=s.Choice(adam=s.Struct(rate=s.Choice(1e-3), schedule=s.Choice("constant", "cosine"))),
     ),
 )
 
@@ -68,6 +71,6 @@ study = Study(
     task=Omniglot(ways=WAYS, shots=1, queries=15, split="random"),
     objectives={"accuracy": "max", "params": "min"},
     baselines={"MAML conv4-32": conv4(32)},
-    training=Training(iterations=60, tasks=4, rate=1e-3, validation=60),
+    training=Training(iterations=60, tasks=4, validation=60),
     candidates=30,
 )

@@ -1,20 +1,29 @@
-"""From a candidate to its evaluation: gate, meta-train, meta-validate, and name what failed.
+"""From a candidate to its evaluation: gate, pack, plan, train, score, and name what failed.
 
 `Evaluator` is the one callable that executors carry to their workers. It needs torch and numpy
 only, so it runs and can be measured on machines without Ray, DEAP or Optuna.
 """
 
+from evometa.evaluate.calibration import calibrate
 from evometa.evaluate.evaluator import Evaluator
 from evometa.evaluate.gate import Admission, Rejected, admit
-from evometa.evaluate.training import Diverged, Outcome, meta_train, validate
+from evometa.evaluate.plan import LOOP, VMAP, Plan, parse_plan
+from evometa.evaluate.scoring import Outcome, score
+from evometa.evaluate.training import Checkpoint, Trained, Trainer
 
 __all__ = [
+    "LOOP",
+    "VMAP",
     "Admission",
-    "Diverged",
+    "Checkpoint",
     "Evaluator",
     "Outcome",
+    "Plan",
     "Rejected",
+    "Trained",
+    "Trainer",
     "admit",
-    "meta_train",
-    "validate",
+    "calibrate",
+    "parse_plan",
+    "score",
 ]

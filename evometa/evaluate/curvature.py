@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from evometa.evaluate.training import forked_random
-from evometa.learner import GradientLearner, Meta
-from evometa.network import Tensors
+from evometa.learner import Loss
+from evometa.network import Network, Tensors
 from evometa.task.protocol import Batch
 
 STEPS = (1e-5, 1e-7)  # a kink of a ReLU or a pool within a step spoils it: a shorter one may not
@@ -22,14 +22,14 @@ DIRECTIONS = 2  # all differences must be off to blame the network
 TOLERANCE = 0.05
 
 
-def check_curvature(learner: GradientLearner, meta: Meta, support: Batch) -> None:
+def check_curvature(network: Network, loss: Loss, support: Batch) -> None:
     """Compare a Hessian-vector product of the support loss with finite differences, in float64.
 
     A module that cannot run in float64 is only differentiated twice.
 
     Args:
-        learner: network and loss.
-        meta: its initial meta-parameters.
+        network: at its initial parameters.
+        loss: of predictions and targets.
         support: episodes; the first one is used.
 
     Raises:
@@ -37,10 +37,10 @@ def check_curvature(learner: GradientLearner, meta: Meta, support: Batch) -> Non
     """
     inputs, targets = support.inputs[0], support.targets[0]
     try:
-        wide = _Gradient(learner, meta, inputs.double(), _wide(targets), torch.float64)
+        wide = _Gradient(network, loss, inputs.double(), _wide(targets), torch.float64)
         wide.at(wide.params)
     except (RuntimeError, TypeError, ValueError):
-        narrow = _Gradient(learner, meta, inputs, targets, torch.float32)
+        narrow = _Gradient(network, loss, inputs, targets, torch.float32)
         narrow.times(narrow.direction(0))
         return
     best = math.inf
@@ -61,19 +61,19 @@ class _Gradient:
 
     def __init__(
         self,
-        learner: GradientLearner,
-        meta: Meta,
+        network: Network,
+        loss: Loss,
         inputs: Tensor,
         targets: Tensor,
         dtype: torch.dtype,
     ) -> None:
-        self._learner, self._inputs, self._targets = learner, inputs, targets
-        self._names = list(meta["params"])
+        self._network, self._loss, self._inputs, self._targets = network, loss, inputs, targets
+        self._names = list(network.params)
         self._buffers: Tensors = {
             name: value.to(dtype) if value.is_floating_point() else value
-            for name, value in meta["buffers"].items()
+            for name, value in network.buffers.items()
         }
-        self.params = [value.to(dtype) for value in meta["params"].values()]
+        self.params = [value.to(dtype) for value in network.params.values()]
 
     def at(self, params: Sequence[Tensor]) -> list[Tensor]:
         """Return the gradient at `params`, zeros where the loss does not depend on them."""
@@ -104,10 +104,10 @@ class _Gradient:
     def _gradient(self, leaves: list[Tensor]) -> Sequence[Tensor]:
         params = dict(zip(self._names, leaves, strict=True))
         with forked_random(0):  # the same dropout each time
-            outputs, _ = self._learner.network(
-                params, self._buffers, self._inputs, norm="batch", training=True
+            outputs, _ = self._network(
+                params, self._buffers, self._inputs, norm="batch", training=True, mapped=False
             )
-        loss = self._learner.loss(outputs, self._targets)
+        loss = self._loss(outputs, self._targets)
         return torch.autograd.grad(
             loss, leaves, create_graph=True, allow_unused=True, materialize_grads=True
         )

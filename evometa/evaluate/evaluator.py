@@ -7,14 +7,17 @@ import resource
 import statistics
 import time
 import traceback
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 
 from evometa.errors import StudyError
-from evometa.evaluate.gate import Rejected, admit
-from evometa.evaluate.training import Diverged, forked_random, meta_train, validate
+from evometa.evaluate.gate import Admission, Rejected, admit
+from evometa.evaluate.plan import parse_plan
+from evometa.evaluate.scoring import Outcome, score
+from evometa.evaluate.settings import numerics
+from evometa.evaluate.training import Trained, Trainer, forked_random
 from evometa.records import Candidate, Evaluation, Status, derive_seed
 from evometa.study import Study
 from evometa.task.protocol import EpisodeBatch
@@ -25,24 +28,48 @@ class Evaluator:
     """Meta-trains candidates on `meta-train` and scores them on `meta-validation`.
 
     An evaluation depends on the genome, the seed and the study alone. All candidates are scored on
-    the same episodes, so that their differences are paired.
+    the same episodes, so that their differences are paired. Candidates of one call that differ in
+    numbers only are trained together, as a pack; their results equal the single ones up to
+    rounding.
 
     Attributes:
         study: the study, its task loaded.
         seed: the study's seed; draws the common episodes.
         device: `"auto"` (CUDA where there is one), `"cpu"`, `"cuda"`, ...
+        plans: how inner loops are executed: `"dense"` and `"convolution"` networks to the text of
+            a plan; those that are not named run by `default_plan`.
     """
 
     study: Study
     seed: int = 0
     device: str = "auto"
+    plans: Mapping[str, str] = field(default_factory=dict)
 
     def __call__(self, pack: Sequence[Candidate]) -> list[Evaluation]:
-        """Evaluate each candidate of a pack; never raises for what a candidate does."""
+        """Evaluate the candidates of a pack; never raises for what a candidate does."""
         device = choose_device(self.device)
         if device.type == "cpu":
             torch.set_num_threads(1)  # one worker a core: more threads would fight for cores
-        return [self._evaluate(candidate, device) for candidate in pack]
+        results: dict[str, Evaluation] = {}
+        groups: dict[object, list[_Member]] = {}
+        with numerics(self.study.training, device):
+            for candidate in pack:
+                blank = self._blank(candidate, device)
+                started = time.perf_counter()
+                try:
+                    admission = self._admit(candidate, device)
+                except Exception as error:
+                    failed = _failed(blank, error)
+                    results[candidate.id] = replace(failed, seconds=time.perf_counter() - started)
+                    continue
+                # what draws random numbers while training must not share them with neighbours
+                alone = candidate.number if admission.random else None
+                key = (admission.signature, admission.plan, alone)
+                groups.setdefault(key, []).append(_Member(blank, admission))
+            for members in groups.values():
+                for result in self._evaluate(members, device):
+                    results[result.candidate.id] = result
+        return [results[candidate.id] for candidate in pack]
 
     def episodes(self) -> EpisodeBatch:
         """Draw the common meta-validation episodes of the study."""
@@ -51,68 +78,121 @@ class Evaluator:
             "meta-validation", self.study.training.validation, generator
         )
 
-    def _evaluate(self, candidate: Candidate, device: torch.device) -> Evaluation:
-        started_at, started = time.time(), time.perf_counter()
-        blank = Evaluation(
-            candidate,
-            Status.ERROR,
-            norm=self.study.training.norm,
-            device=device_name(device),
-            node=platform.node(),
-            started_at=started_at,
-        )
-        try:
-            result = self._measure(candidate, device, blank)
-        except Rejected as reason:
-            result = replace(blank, status=Status.INVALID, error=str(reason))
-        except Diverged as reason:
-            result = replace(blank, status=Status.DIVERGED, error=str(reason))
-        except (torch.OutOfMemoryError, MemoryError) as error:
-            result = replace(blank, status=Status.OOM, error=str(error))
-        except Exception:
-            result = replace(blank, status=Status.ERROR, error=traceback.format_exc())
-        return replace(result, seconds=time.perf_counter() - started)
+    def _admit(self, candidate: Candidate, device: torch.device) -> Admission:
+        plans = {kind: parse_plan(text) for kind, text in self.plans.items()}
+        return admit(self.study, candidate.genome, candidate.seed, device, plans)
 
-    def _measure(self, candidate: Candidate, device: torch.device, blank: Evaluation) -> Evaluation:
+    def _evaluate(self, members: list[_Member], device: torch.device) -> list[Evaluation]:
+        """Evaluate candidates of equal structure; each is charged an equal share of the time."""
+        started = time.perf_counter()
+        try:
+            results = self._measure(members, device)
+        except Exception as error:
+            if len(members) > 1:  # one of them is to blame: find out which
+                return [self._evaluate([member], device)[0] for member in members]
+            results = [_failed(members[0].blank, error)]
+        seconds = (time.perf_counter() - started) / len(members)
+        return [
+            replace(result, seconds=seconds + member.admission.seconds)
+            for result, member in zip(results, members, strict=True)
+        ]
+
+    def _measure(self, members: list[_Member], device: torch.device) -> list[Evaluation]:
         study = self.study
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
-        admission = admit(study, candidate.genome, candidate.seed, device)
-        train_seed = derive_seed(candidate.seed, "meta-train")
-        with forked_random(train_seed):  # what the user's module draws while training
-            meta, curve = meta_train(
-                admission.learner,
-                study.task,
-                study.training,
-                seed=train_seed,
-                plan=admission.plan,
-                device=device,
-            )
-            outcome = validate(
-                admission.learner,
-                meta,
-                self.episodes(),
-                metrics=study.task.metrics,
-                plan=admission.plan,
-                device=device,
-            )
+        learners = [member.admission.learner for member in members]
+        seeds = [derive_seed(member.blank.candidate.seed, "meta-train") for member in members]
+        trainer = Trainer(
+            learners,
+            study.task,
+            study.training,
+            seeds=seeds,
+            plan=members[0].admission.plan,
+            device=device,
+        )
+        trainer.run()
+        trained = trainer.results()
+        alive = [index for index, result in enumerate(trained) if not result.diverged]
+        outcomes: dict[int, Outcome] = {}
+        if alive:
+            with forked_random(seeds[0]):
+                scored = score(
+                    [learners[index] for index in alive],
+                    [trained[index].meta for index in alive],
+                    study.task,
+                    self.episodes(),
+                    plan=trainer.plan,
+                    device=device,
+                )
+            outcomes = dict(zip(alive, scored, strict=True))
+        return [
+            self._result(member, trained[index], outcomes.get(index), str(trainer.plan), device)
+            for index, member in enumerate(members)
+        ]
+
+    def _result(
+        self,
+        member: _Member,
+        trained: Trained,
+        outcome: Outcome | None,
+        plan: str,
+        device: torch.device,
+    ) -> Evaluation:
+        admission, first = member.admission, self.study.task.metrics[0]
+        known = replace(
+            member.blank,
+            signature=admission.signature,
+            network=admission.network.text,
+            plan=plan,
+            note=admission.note,
+            peak_memory_bytes=peak_memory(device),
+        )
+        why = trained.diverged or (outcome.diverged if outcome else "")
+        if why or outcome is None:
+            return replace(known, status=Status.DIVERGED, error=why)
         metrics = {name: statistics.fmean(values) for name, values in outcome.scores.items()}
         return replace(
-            blank,
+            known,
             status=Status.OK,
             metrics={
                 **metrics,
                 "params": float(admission.cost.params),
                 "macs": float(admission.cost.macs),
                 "adapt_seconds": outcome.adapt_seconds,
+                "adapt_bytes": float(outcome.adapt_bytes),
             },
-            scores=tuple(outcome.scores[study.task.metrics[0]]),
-            curve=tuple(curve),
-            signature=admission.signature,
-            network=admission.learner.network.text,
-            plan=admission.plan,
-            peak_memory_bytes=peak_memory(device),
+            scores=tuple(outcome.scores[first]),
+            steps=tuple(statistics.fmean(row[first]) for row in outcome.line),
+            curve=trained.curve,
         )
+
+    def _blank(self, candidate: Candidate, device: torch.device) -> Evaluation:
+        return Evaluation(
+            candidate,
+            Status.ERROR,
+            norm=self.study.training.norm,
+            device=device_name(device),
+            node=platform.node(),
+            started_at=time.time(),
+        )
+
+
+@dataclass(frozen=True)
+class _Member:
+    """A candidate that passed the gate, and what is known of its evaluation so far."""
+
+    blank: Evaluation
+    admission: Admission
+
+
+def _failed(blank: Evaluation, error: Exception) -> Evaluation:
+    """Name what went wrong."""
+    if isinstance(error, Rejected):
+        return replace(blank, status=Status.INVALID, error=str(error))
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return replace(blank, status=Status.OOM, error=str(error))
+    return replace(blank, status=Status.ERROR, error="".join(traceback.format_exception(error)))
 
 
 def choose_device(name: str) -> torch.device:

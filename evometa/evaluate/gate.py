@@ -10,18 +10,24 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
+from evometa.errors import EvometaError
 from evometa.evaluate.curvature import check_curvature
-from evometa.evaluate.training import LOOP, VMAP, Plan, forked_random, leaves, meta_gradient
-from evometa.learner import GradientLearner, Meta
+from evometa.evaluate.pack import Layout, Pack
+from evometa.evaluate.plan import LOOP, Plan, default_plan
+from evometa.evaluate.program import Program
+from evometa.evaluate.training import forked_random
+from evometa.learner import Learner, make_learner
 from evometa.network import Cost, Network, measure_cost
 from evometa.records import Genome, derive_seed
-from evometa.rule import Rule, make_rule, preset
+from evometa.rule import preset
 from evometa.study import Study
 from evometa.task.protocol import Batch, EpisodeBatch
 
@@ -36,61 +42,105 @@ class Admission:
 
     Attributes:
         learner: network and rule, with initial parameters drawn from the candidate's seed.
+        network: the network as a function.
         cost: parameters and multiply-accumulates.
         signature: equal for candidates that differ only in numbers.
         plan: how its inner loops are executed.
+        note: what was changed so that it can work; empty if nothing.
+        random: whether the network draws random numbers, as dropout does.
         seconds: what the gate cost.
     """
 
-    learner: GradientLearner
+    learner: Learner
+    network: Network
     cost: Cost
     signature: str
     plan: Plan
+    note: str
+    random: bool
     seconds: float
 
 
-def admit(study: Study, genome: Genome, seed: int, device: torch.device) -> Admission:
+def admit(
+    study: Study,
+    genome: Genome,
+    seed: int,
+    device: torch.device,
+    plans: Mapping[str, Plan] = MappingProxyType({}),
+) -> Admission:
     """Check that a candidate can work, and get it ready for meta-training.
+
+    A network without second derivatives is first tried without fused attention and cuDNN's
+    recurrent cells, then with a first-order rule.
 
     Args:
         study: the study, its task loaded.
         genome: one point of the study's space.
         seed: seeds the initial parameters.
-        device: where the candidate would be trained; decides the plan.
+        device: where the candidate would be trained.
+        plans: how the inner loops of each kind of network are to be executed; default as
+            `default_plan` says. A network that cannot be mapped runs in a loop whatever the plan.
 
     Raises:
         Rejected: with the reason, if the network does not build, shapes do not fit, the outputs
             are not what the task's loss takes, or a derivative is missing or not finite.
     """
     started = time.perf_counter()
-    generator = torch.Generator().manual_seed(derive_seed("gate"))
-    probe = _trim(study.task.episodes("meta-train", 2, generator))
     with forked_random(seed):
         module = _build(study, genome)
+        probe = _trim(study.task.episodes("meta-train", 2, _gate_generator()))
         inputs = probe.support.inputs[0]
         cost = _cost(study, genome, module, inputs)
-        network = Network(_materialised(module, inputs))
+        module = _materialised(module, inputs)
+    rule = genome["rule"] if "rule" in genome else preset("maml")
+    learner, network, note = _differentiable(study, module, rule, probe)
     try:
-        rule = make_rule(genome["rule"] if "rule" in genome else preset("maml"))
-        learner = GradientLearner(
-            network, rule, study.task.loss, study.task.scores, study.training.norm
+        episodes = _trim(
+            learner.training_task(study.task).episodes("meta-train", 2, _gate_generator())
         )
-        meta = learner.init()
-    except (ValueError, TypeError) as error:
-        raise Rejected(f"the learning rule does not fit: {error}") from error
-    if rule.order == 2:
-        try:
-            check_curvature(learner, meta, probe.support)
-        except Exception as error:
-            raise Rejected(_derivative_reason(rule, error)) from error
-    plan = _probe(learner, meta, probe, seed, device)
+    except (ValueError, TypeError, EvometaError) as error:
+        raise Rejected(f"the learner's own episodes cannot be drawn: {error}") from error
+    wanted = plans.get(network.kind) or default_plan(network.kind, device)
+    chosen = _probe(learner, episodes, seed, wanted)
     return Admission(
         learner=learner,
+        network=network,
         cost=cost,
-        signature=_signature(network, rule, study.training.norm),
-        plan=plan,
+        signature=hashlib.sha256(learner.structure.encode()).hexdigest()[:16],
+        plan=chosen,
+        note=note,
+        random=_draws(network, inputs),
         seconds=time.perf_counter() - started,
     )
+
+
+def _differentiable(
+    study: Study, module: nn.Module, rule: Genome, probe: EpisodeBatch
+) -> tuple[Learner, Network, str]:
+    """Return a learner whose derivatives are right, its network, and what that took."""
+    reason: Exception | None = None
+    for plain, note in ((False, ""), (True, "without fused attention and cuDNN's recurrent cells")):
+        learner, network = _learner(study, module, rule, plain)
+        if not learner.second_order:
+            return learner, network, note
+        try:
+            check_curvature(network, study.task.loss, probe.support)
+        except Exception as error:
+            reason = reason or error
+        else:
+            return learner, network, note
+    learner, network = _learner(study, module, rule, plain=False)
+    return learner.first_order(), network, f"first-order only: {_derivative_reason(reason)}"
+
+
+def _learner(study: Study, module: nn.Module, rule: Genome, plain: bool) -> tuple[Learner, Network]:
+    network = Network(module, plain=plain)
+    try:
+        learner = make_learner(rule, network, study.task, study.training.norm)
+        learner.init()
+    except (ValueError, TypeError) as error:
+        raise Rejected(f"the learning rule does not fit: {error}") from error
+    return learner, network
 
 
 def _build(study: Study, genome: Genome) -> nn.Module:
@@ -136,44 +186,54 @@ def _materialised(module: nn.Module, inputs: Tensor) -> nn.Module:
     return module
 
 
-def _probe(
-    learner: GradientLearner, meta: Meta, probe: EpisodeBatch, seed: int, device: torch.device
-) -> Plan:
-    """Take a meta-gradient by the plans that may be used; return the first that works.
+def _probe(learner: Learner, episodes: EpisodeBatch, seed: int, wanted: Plan) -> Plan:
+    """Take a meta-gradient by the plan, or in a loop; return the one that works.
 
-    The choice follows from the network and the kind of device, never from a timing, so that the
-    same candidate gives the same numbers every time: on a CPU, `vmap` turns convolutions into
-    grouped ones, which lose to the plain loop by about two to one; over small dense layers it wins
-    by about seven. Data-dependent control flow cannot be mapped at all.
+    Data-dependent control flow, for instance, cannot be mapped.
     """
-    plans = (LOOP,) if learner.network.has_convolution and device.type == "cpu" else (VMAP, LOOP)
+    cpu = torch.device("cpu")
+    both = EpisodeBatch(*(Batch(*(tensor.unsqueeze(0) for tensor in side)) for side in episodes))
     reason: Exception | None = None
-    for plan in plans:
+    eager = replace(wanted, compile=False, graph=False)
+    for plan, chosen in ((eager, wanted), (LOOP, LOOP)):
         try:
+            meta = learner.init()
+            stage = learner.at(1.0)
+            program = Program(stage.learner, Layout.of(meta), plan)
             with forked_random(seed):
-                trained = leaves(meta)
-                loss = meta_gradient(learner, trained, probe, plan)
+                found = program(Pack.of([meta], [0.0], cpu), stage.numbers, both)
         except Exception as error:
             reason = error
             continue
+        loss = float(found.losses[0])
         if not math.isfinite(loss):
             raise Rejected(
                 f"the untrained network's loss after adapting is {loss}; "
                 "lower the rule's rate or steps"
             )
-        grads = [value.grad for part in ("params", "learned") for value in trained[part].values()]
-        if not all(bool(grad.isfinite().all()) for grad in grads if grad is not None):
-            raise Rejected(f"the derivative of order {learner.rule.order} is not finite")
-        return plan
-    assert reason is not None
-    raise Rejected(_derivative_reason(learner.rule, reason)) from reason
+        if not bool(found.grads.isfinite().all()):
+            raise Rejected("the derivative of the meta-loss is not finite")
+        return chosen
+    raise Rejected(f"an episode cannot be learned: {_derivative_reason(reason)}") from reason
 
 
-def _derivative_reason(rule: Rule, error: Exception) -> str:
+def _draws(network: Network, inputs: Tensor) -> bool:
+    """Return whether the network draws random numbers while training."""
+    with forked_random(0), torch.no_grad():
+        before = torch.get_rng_state()
+        network(network.params, network.buffers, inputs, norm="batch", training=True)
+        return not torch.equal(before, torch.get_rng_state())
+
+
+def _derivative_reason(error: Exception | None) -> str:
     text = f"{type(error).__name__}: {error}"
     if any(word in text for word in ("derivative", "differentiate", "does not require grad")):
-        return f"no derivative of order {rule.order} through the network: {text}"
-    return f"an episode cannot be learned: {text}"
+        return f"no second derivative through the network: {text}"
+    return text
+
+
+def _gate_generator() -> torch.Generator:
+    return torch.Generator().manual_seed(derive_seed("gate"))
 
 
 def _trim(episodes: EpisodeBatch) -> EpisodeBatch:
@@ -181,8 +241,3 @@ def _trim(episodes: EpisodeBatch) -> EpisodeBatch:
     most = max(2, episodes.support.inputs.shape[1])
     queries = Batch(episodes.query.inputs[:, :most], episodes.query.targets[:, :most])
     return EpisodeBatch(episodes.support, queries)
-
-
-def _signature(network: Network, rule: Rule, norm: str) -> str:
-    text = f"{network.structure}\n{rule.structure}\n{norm}"
-    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,230 +1,340 @@
-"""Meta-train a learner, and score it on episodes of unseen classes."""
+"""Meta-train a pack of learners."""
 
 from __future__ import annotations
 
-import math
 import statistics
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor
-from torch.func import vmap
 from torch.utils import _pytree as pytree
 
-from evometa.learner import GradientLearner, Meta
+from evometa.evaluate.optimiser import outer_step
+from evometa.evaluate.pack import CARRIED, TRAINED, Pack
+from evometa.evaluate.plan import Plan
+from evometa.evaluate.program import MetaGradient, Program, part_of
+from evometa.learner import Learner, Meta, Tensors
+from evometa.records import derive_seed
 from evometa.study import Training
 from evometa.task.protocol import Batch, EpisodeBatch, Task
 
-Plan: TypeAlias = Literal["loop", "vmap"]
-LOOP: Plan = "loop"
-VMAP: Plan = "vmap"
-
 CURVE_POINTS = 20
-VALIDATION_CHUNK = 50  # episodes adapted at once when scoring
+BLOCK_BYTES = 2**23  # episodes are drawn some meta-iterations at once, up to this size
+BLOCK_MOST = 64
 
-
-class Diverged(Exception):
-    """A loss or a parameter became NaN or infinite; the message says when."""
+Checkpoint = dict[str, Tensor]
+"""All there is to know to go on with one candidate, by name."""
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """Scores of a learner on common episodes.
+class Trained:
+    """A candidate after meta-training.
 
     Attributes:
-        scores: metric name to one value an episode, in episode order.
-        adapt_seconds: median wall time to adapt to one support set.
+        meta: its meta-parameters.
+        curve: about 20 points `(meta-iteration, mean query loss since the last)`.
+        diverged: when its loss or a parameter became NaN or infinite; empty if never.
     """
 
-    scores: dict[str, list[float]]
-    adapt_seconds: float
+    meta: Meta
+    curve: tuple[tuple[int, float], ...]
+    diverged: str
+
+
+class Trainer:
+    """Meta-trains learners of equal structure together.
+
+    What a candidate learns depends on its learner, its seed and the training alone, up to the
+    rounding of different plans: not on its neighbours, nor on breaks.
+
+    Args:
+        learners: equal in structure; each gives its initial meta-parameters.
+        task: where episodes come from; only `meta-train` is drawn.
+        training: iterations and tasks of a meta-batch.
+        seeds: one a learner; seeds its episodes.
+        plan: how meta-gradients are computed.
+        device: where.
+        checkpoints: one a learner, to go on from; all equally far.
+
+    Raises:
+        ValueError: if the learners differ in structure.
+    """
+
+    def __init__(
+        self,
+        learners: Sequence[Learner],
+        task: Task,
+        training: Training,
+        *,
+        seeds: Sequence[int],
+        plan: Plan,
+        device: torch.device,
+        checkpoints: Sequence[Checkpoint] = (),
+    ) -> None:
+        if len({learner.structure for learner in learners}) != 1:
+            raise ValueError("the learners of a pack must be equal in structure")
+        self._learner = learners[0]
+        self._task: Task = self._learner.training_task(task)
+        self._training, self._plan, self._device = training, plan, device
+        self._seeds = list(seeds)
+        self._programs: dict[str, Program] = {}
+        self._graphs: dict[str, _Captured] = {}
+        metas = [learner.init() for learner in learners]
+        self.pack = Pack.of(metas, [learner.outer.rate for learner in learners], device)
+        self._losses = self.pack.flat.new_empty((0, len(learners)), device="cpu")
+        self._diverged = [""] * len(learners)
+        with forked_random(derive_seed(seeds[0], "meta-train")):
+            self._random = _random_state()
+        self._block = self._block_size()
+        self._drawn: tuple[int, EpisodeBatch] | None = None
+        if checkpoints:
+            self._restore(checkpoints)
+
+    @property
+    def iteration(self) -> int:
+        """Meta-iterations done."""
+        return self.pack.iteration
+
+    @property
+    def plan(self) -> Plan:
+        """The plan in use; smaller than the one asked for after running out of memory."""
+        return next((program.plan for program in self._programs.values()), self._plan)
+
+    def run(
+        self, until: int | None = None, progress: Callable[[int, float], None] | None = None
+    ) -> None:
+        """Meta-train up to an iteration, and stop early if all candidates have diverged.
+
+        Args:
+            until: meta-iterations in all; default the training's.
+            progress: called after each block of meta-iterations with how many are done, and the
+                pack's median loss.
+
+        Raises:
+            torch.OutOfMemoryError: if a single task of a single candidate does not fit.
+        """
+        end = self._training.iterations if until is None else until
+        with _random_from(self._random):
+            while self.pack.iteration < end and not all(self._diverged):
+                self._run_block(end)
+                if progress is not None:
+                    progress(self.pack.iteration, float(self._losses[-1].median()))
+            self._random = _random_state()
+
+    def results(self) -> list[Trained]:
+        """Return what was learned, one result a candidate."""
+        curves = [self._curve(column) for column in self._losses.unbind(1)]
+        finite = self.pack.flat.isfinite().all(1).tolist()
+        late = f"a parameter is not finite after {self.iteration} meta-iterations"
+        return [
+            Trained(self.pack.meta(index), curves[index], why or ("" if finite[index] else late))
+            for index, why in enumerate(self._diverged)
+        ]
+
+    def keep(self, indices: Sequence[int]) -> None:
+        """Go on with some of the candidates; the others leave the pack."""
+        self.pack = self.pack.keep(indices)
+        self._losses = self._losses[:, list(indices)]
+        self._diverged = [self._diverged[index] for index in indices]
+        self._seeds = [self._seeds[index] for index in indices]
+        self._drawn = None
+        self._graphs.clear()
+
+    def checkpoint(self, index: int) -> Checkpoint:
+        """Return all that is needed to go on with a candidate, as tensors on the CPU."""
+        meta = self.pack.meta(index)
+        tensors = {
+            f"{part}/{name}": value
+            for part in (*TRAINED, *CARRIED)
+            for name, value in meta[part].items()
+        }
+        tensors |= {
+            "first": self.pack.first[index],
+            "second": self.pack.second[index],
+            "losses": self._losses[:, index],
+            "iteration": torch.tensor(self.pack.iteration),
+            **{f"random/{name}": state for name, state in self._random.items()},
+        }
+        return {name: value.detach().cpu().clone() for name, value in tensors.items()}
+
+    def _restore(self, checkpoints: Sequence[Checkpoint]) -> None:
+        iterations = {int(kept["iteration"]) for kept in checkpoints}
+        if len(iterations) != 1:
+            raise ValueError(f"checkpoints of a pack must be equally far, got {sorted(iterations)}")
+        rates, random = self.pack.rates, checkpoints[0]
+        metas = [_meta_of(kept, self.pack.meta(0)) for kept in checkpoints]
+        self.pack = Pack.of(metas, [0.0] * len(metas), self._device)
+        self.pack.rates = rates
+        for name in ("first", "second"):
+            moments = torch.stack([kept[name] for kept in checkpoints])
+            setattr(self.pack, name, moments.to(self._device))
+        self.pack.iteration = iterations.pop()
+        self._losses = torch.stack([kept["losses"] for kept in checkpoints], 1)
+        self._watch(self._losses, 0)
+        self._random = {
+            name.removeprefix("random/"): value
+            for name, value in random.items()
+            if name.startswith("random/")
+        }
+
+    def _run_block(self, end: int) -> None:
+        """Run the rest of a block of meta-iterations, whose episodes are drawn at once."""
+        begin = self.pack.iteration
+        number, offset = divmod(begin, self._block)
+        count = min(self._block - offset, end - begin)
+        if self._drawn is None or self._drawn[0] != number:
+            self._drawn = None  # let go of the last block before the next one is made
+            self._drawn = (number, self._draw(number))
+        episodes = self._drawn[1]
+        losses = self.pack.flat.new_empty((count, len(self.pack)))
+        for row in range(count):
+            losses[row] = self._iterate(part_of(episodes, offset + row))
+        self._losses = torch.cat([self._losses, losses.cpu()])
+        self._watch(self._losses[begin:], begin)
+
+    def _iterate(self, episodes: EpisodeBatch) -> Tensor:
+        progress = self.pack.iteration / self._training.iterations
+        stage, outer = self._learner.at(progress), self._learner.outer
+        program = self._programs.get(stage.name)
+        if program is None:
+            program = Program(stage.learner, self.pack.layout, self.plan)
+            self._programs[stage.name] = program
+        numbers = {name: value.to(self._device) for name, value in stage.numbers.items()}
+        rates = self.pack.rates * outer.factor(progress)
+        self.pack.iteration += 1
+        count = torch.tensor(float(self.pack.iteration), dtype=torch.float64, device=self._device)
+        inputs = _StepInputs(numbers, rates, count, episodes)
+        if not (program.plan.graph and self._device.type == "cuda"):
+            return _step(program, self.pack, outer.optimiser, inputs)
+        if stage.name not in self._graphs:
+            self._graphs[stage.name] = _Captured(program, self.pack, outer.optimiser, inputs)
+        return self._graphs[stage.name].replay(inputs)
+
+    def _draw(self, block: int) -> EpisodeBatch:
+        """Draw a block of episodes: `(meta-iterations, candidates, tasks, examples, ...)`."""
+        tasks = self._training.tasks
+        drawn = []
+        for seed in self._seeds:
+            generator = torch.Generator().manual_seed(derive_seed(seed, "episodes", block))
+            batch = self._task.episodes("meta-train", tasks * self._block, generator)
+            drawn.append(pytree.tree_map(lambda v: v.unflatten(0, (self._block, tasks)), batch))
+        stacked = pytree.tree_map(lambda *values: torch.stack(values, 1), *drawn)
+        return to_device(stacked, self._device)
+
+    def _block_size(self) -> int:
+        episode = self._task.episodes("meta-train", 1, torch.Generator().manual_seed(0))
+        size = sum(tensor.nbytes for side in episode for tensor in side) * self._training.tasks
+        return max(1, min(BLOCK_BYTES // size, BLOCK_MOST, self._training.iterations))
+
+    def _watch(self, losses: Tensor, begin: int) -> None:
+        """Write down who has diverged within the losses from meta-iteration `begin` on."""
+        for index in (~losses.isfinite()).any(0).nonzero().flatten().tolist():
+            row = int((~losses[:, index].isfinite()).nonzero()[0])
+            self._diverged[index] = self._diverged[index] or (
+                f"the meta-training loss became {float(losses[row, index])} "
+                f"at meta-iteration {begin + row + 1}"
+            )
+
+    def _curve(self, losses: Tensor) -> tuple[tuple[int, float], ...]:
+        every = max(1, self._training.iterations // CURVE_POINTS)
+        values = losses.tolist()
+        stops = [*range(every, len(values), every), len(values)] if values else []
+        points, start = [], 0
+        for stop in stops:
+            points.append((stop, statistics.fmean(values[start:stop])))
+            start = stop
+        return tuple(points)
+
+
+@dataclass
+class _StepInputs:
+    """What changes from one outer step to the next."""
+
+    numbers: Tensors
+    rates: Tensor
+    count: Tensor
+    episodes: EpisodeBatch
+
+    def tensors(self) -> list[Tensor]:
+        sides = [tensor for side in self.episodes for tensor in side]
+        return [*self.numbers.values(), self.rates, self.count, *sides]
+
+
+def _step(program: Program, pack: Pack, optimiser: str, inputs: _StepInputs) -> Tensor:
+    """Do one outer step in place; return the losses, shape `(candidates,)`."""
+    found: MetaGradient = program(pack, inputs.numbers, inputs.episodes)
+    outer_step(pack, found.grads, optimiser, inputs.rates, inputs.count)
+    for name, value in found.buffers.items():
+        pack.carried["buffers"][name].copy_(value)
+    return found.losses
+
+
+class _Captured:
+    """A whole outer step as a CUDA graph."""
+
+    def __init__(self, program: Program, pack: Pack, optimiser: str, inputs: _StepInputs) -> None:
+        self._inputs = _StepInputs(
+            {name: value.clone() for name, value in inputs.numbers.items()},
+            inputs.rates.clone(),
+            inputs.count.clone(),
+            pytree.tree_map(torch.clone, inputs.episodes),
+        )
+        state = [pack.flat, pack.first, pack.second, *pack.carried["buffers"].values()]
+        before = [value.clone() for value in state]
+        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):  # libraries set themselves up in the first runs
+            for _ in range(3):
+                _step(program, pack, optimiser, self._inputs)
+        torch.cuda.current_stream().wait_stream(side)
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._graph):
+            self._losses = _step(program, pack, optimiser, self._inputs)
+        for value, kept in zip(state, before, strict=True):
+            value.copy_(kept)
+
+    def replay(self, inputs: _StepInputs) -> Tensor:
+        """Do one outer step with new inputs."""
+        for static, new in zip(self._inputs.tensors(), inputs.tensors(), strict=True):
+            static.copy_(new)
+        self._graph.replay()
+        return self._losses.clone()
 
 
 @contextmanager
 def forked_random(seed: int) -> Iterator[None]:
-    """Seed torch's global generator within the block, and restore it after."""
+    """Seed torch's global generators within the block, and restore them after."""
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(seed)
         yield
 
 
-def leaves(meta: Meta) -> Meta:
-    """Return meta-parameters as leaves of a new graph; buffers are shared."""
-    trained = {
-        part: {name: value.detach().clone().requires_grad_() for name, value in meta[part].items()}
-        for part in ("params", "learned")
+@contextmanager
+def _random_from(state: Mapping[str, Tensor]) -> Iterator[None]:
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        torch.set_rng_state(state["cpu"])
+        if "cuda" in state and torch.cuda.is_available():
+            torch.cuda.set_rng_state(state["cuda"])
+        yield
+
+
+def _random_state() -> dict[str, Tensor]:
+    state = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state()
+    return state
+
+
+def _meta_of(checkpoint: Checkpoint, like: Meta) -> Meta:
+    """Return a checkpoint's meta-parameters, in the order of others of equal structure."""
+    return {
+        part: {name: checkpoint[f"{part}/{name}"] for name in like[part]}
+        for part in (*TRAINED, *CARRIED)
     }
-    return {**trained, "buffers": meta["buffers"]}
-
-
-def meta_gradient(
-    learner: GradientLearner, meta: Meta, episodes: EpisodeBatch, plan: Plan
-) -> float:
-    """Add the gradient of the mean query loss over the meta-batch to the leaves' `.grad`.
-
-    Args:
-        learner: what adapts.
-        meta: leaves, as `leaves` makes them.
-        episodes: `tasks` episodes.
-        plan: `"vmap"` maps over the tasks; `"loop"` takes one after the other, in the memory of
-            one.
-
-    Returns:
-        The mean query loss.
-    """
-    tasks = len(episodes.support.inputs)
-    if plan == VMAP:
-        per_task, _ = vmap(learner.meta_loss, in_dims=(None, 0, 0), randomness="different")(
-            meta, episodes.support, episodes.query
-        )
-        loss = per_task.mean()
-        torch.autograd.backward(loss)
-        return float(loss.detach())
-    total = 0.0
-    for index in range(tasks):
-        loss, _ = learner.meta_loss(meta, *_episode(episodes, index))
-        torch.autograd.backward(loss / tasks)
-        total += float(loss.detach())
-    return total / tasks
-
-
-def meta_train(
-    learner: GradientLearner,
-    task: Task,
-    training: Training,
-    *,
-    seed: int,
-    plan: Plan,
-    device: torch.device,
-    progress: Callable[[int, float], None] | None = None,
-) -> tuple[Meta, list[tuple[int, float]]]:
-    """Train the meta-parameters by Adam on the query loss after adaptation.
-
-    Args:
-        learner: what adapts; gives the initial meta-parameters.
-        task: where episodes come from; only `meta-train` is drawn.
-        training: iterations, meta-batch and rate.
-        seed: seeds the episodes.
-        plan: how a meta-batch is executed.
-        device: where.
-        progress: called after each meta-iteration with its number from 1 and its loss.
-
-    Returns:
-        The trained meta-parameters, and about 20 points `(iteration, mean loss since the last)`.
-
-    Raises:
-        Diverged: as soon as a loss is not finite, or a parameter is not at the end.
-    """
-    meta = leaves(pytree.tree_map(lambda value: value.to(device), learner.init()))
-    trained = [*meta["params"].values(), *meta["learned"].values()]
-    optimiser = torch.optim.Adam(trained, lr=training.rate)
-    generator = torch.Generator().manual_seed(seed)
-    every = max(1, training.iterations // CURVE_POINTS)
-    curve: list[tuple[int, float]] = []
-    recent: list[float] = []
-    for iteration in range(1, training.iterations + 1):
-        episodes = task.episodes("meta-train", training.tasks, generator)
-        optimiser.zero_grad()
-        loss = meta_gradient(learner, meta, to_device(episodes, device), plan)
-        if not math.isfinite(loss):
-            raise Diverged(f"the meta-training loss became {loss} at meta-iteration {iteration}")
-        optimiser.step()
-        recent.append(loss)
-        if iteration % every == 0 or iteration == training.iterations:
-            curve.append((iteration, statistics.fmean(recent)))
-            recent = []
-        if progress is not None:
-            progress(iteration, loss)
-    if not all(bool(value.isfinite().all()) for value in trained):
-        raise Diverged(f"a parameter is not finite after {training.iterations} meta-iterations")
-    return pytree.tree_map(torch.detach, meta), curve
-
-
-def validate(
-    learner: GradientLearner,
-    meta: Meta,
-    episodes: EpisodeBatch,
-    *,
-    metrics: tuple[str, ...],
-    plan: Plan,
-    device: torch.device,
-) -> Outcome:
-    """Adapt to each episode, and score the queries.
-
-    Args:
-        learner: what adapts, as in `meta_train`.
-        meta: trained meta-parameters.
-        episodes: the common episodes of a study.
-        metrics: names of the scores to keep.
-        plan: how episodes are executed.
-        device: where.
-
-    Raises:
-        Diverged: if a score is not finite.
-    """
-    learner = learner.evaluating()
-    tasks = len(episodes.support.inputs)
-    scores: dict[str, list[float]] = {name: [] for name in metrics}
-    with torch.no_grad():
-        for start in range(0, tasks, VALIDATION_CHUNK):
-            chunk = to_device(_episodes(episodes, start, start + VALIDATION_CHUNK), device)
-            found = _chunk_scores(learner, meta, chunk, plan)
-            for name in metrics:
-                scores[name].extend(found[name].double().tolist())
-        seconds = _adapt_seconds(learner, meta, to_device(_episodes(episodes, 0, 1), device))
-    for name, values in scores.items():
-        if not all(map(math.isfinite, values)):
-            bad = sum(not math.isfinite(value) for value in values)
-            raise Diverged(f"{name} is not finite on {bad} of {tasks} meta-validation episodes")
-    return Outcome(scores, seconds)
 
 
 def to_device(episodes: EpisodeBatch, device: torch.device) -> EpisodeBatch:
     """Move episodes to a device."""
     return EpisodeBatch(*(Batch(*(tensor.to(device) for tensor in side)) for side in episodes))
-
-
-def _chunk_scores(
-    learner: GradientLearner, meta: Meta, episodes: EpisodeBatch, plan: Plan
-) -> dict[str, Tensor]:
-    if plan == VMAP:
-        _, scores = vmap(learner.meta_loss, in_dims=(None, 0, 0), randomness="different")(
-            meta, episodes.support, episodes.query
-        )
-        return dict(scores)
-    rows = [
-        learner.meta_loss(meta, *_episode(episodes, index))[1]
-        for index in range(len(episodes.support.inputs))
-    ]
-    return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
-
-
-def _adapt_seconds(learner: GradientLearner, meta: Meta, episodes: EpisodeBatch) -> float:
-    support, _ = _episode(episodes, 0)
-    times = []
-    for _ in range(6):
-        started = time.perf_counter()
-        adapted = learner.adapt(meta, support)
-        if support[0].is_cuda:
-            torch.cuda.synchronize()
-        times.append(time.perf_counter() - started)
-        del adapted
-    return statistics.median(times[1:])  # the first one warms up
-
-
-def _episode(
-    episodes: EpisodeBatch, index: int
-) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    support, query = episodes
-    return (
-        (support.inputs[index], support.targets[index]),
-        (query.inputs[index], query.targets[index]),
-    )
-
-
-def _episodes(episodes: EpisodeBatch, start: int, stop: int) -> EpisodeBatch:
-    return EpisodeBatch(*(Batch(*(tensor[start:stop] for tensor in side)) for side in episodes))

@@ -90,12 +90,12 @@ class ConvBlock(nn.Module):
         return self.pool(self.activation(outputs))  # type: ignore[no-any-return]
 
 
-def conv_net(blocks: Sequence[nn.Module], outputs: int, head: str = "mean") -> nn.Module:
+def conv_net(blocks: Sequence[nn.Module], outputs: int | None, head: str = "mean") -> nn.Module:
     """Chain convolutional blocks and a linear head.
 
     Args:
         blocks: modules between images.
-        outputs: features of a prediction.
+        outputs: features of a prediction; None for no linear layer, as prototypes want it.
         head: what the linear layer sees: `"mean"` over positions, or `"flatten"`.
 
     Returns:
@@ -105,7 +105,8 @@ def conv_net(blocks: Sequence[nn.Module], outputs: int, head: str = "mean") -> n
     gather: list[nn.Module] = (
         [nn.AdaptiveAvgPool2d(1), nn.Flatten()] if head == "mean" else [nn.Flatten()]
     )
-    return nn.Sequential(*blocks, *gather, nn.LazyLinear(outputs))
+    linear = [] if outputs is None else [nn.LazyLinear(outputs)]
+    return nn.Sequential(*blocks, *gather, *linear)
 
 
 def _norm(name: str, width: int) -> nn.Module:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Literal, TypeAlias, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm
 
 Tensors: TypeAlias = dict[str, Tensor]
@@ -25,38 +29,55 @@ class Network:
 
     Args:
         module: any module that trains with ordinary PyTorch. It is copied, never changed.
+        plain: avoid fused attention and cuDNN's recurrent cells, which have no second derivative.
 
     Attributes:
         params: initial trainable parameters by name, detached.
         buffers: initial buffers by name, detached; batch-norm statistics and frozen parameters
             among them.
+        affine: names of the parameters of batch norm.
+        statistics: names of the buffers that hold batch-norm statistics.
         has_batch_norm: whether the norm protocol makes a difference.
-        has_convolution: whether a convolution is among the layers.
+        kind: `"convolution"` if there is one among the layers, else `"dense"`.
         text: the layers, as PyTorch prints them.
         structure: text that is equal for modules of equal structure.
     """
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: nn.Module, *, plain: bool = False) -> None:
+        self._plain = plain
+        self._recurrent = any(isinstance(m, nn.RNNBase) for m in module.modules())
         self.has_batch_norm = any(isinstance(m, _BatchNorm) for m in module.modules())
-        self.has_convolution = any(isinstance(m, nn.modules.conv._ConvNd) for m in module.modules())
+        convolves = any(isinstance(m, nn.modules.conv._ConvNd) for m in module.modules())
+        self.kind = "convolution" if convolves else "dense"
+        norms: tuple[Norm, ...] = ("batch", "record", "stored") if self.has_batch_norm else ()
         self._forms = {
-            (norm, training): _stateless(module, norm, training)
-            for norm in (("batch", "record", "stored") if self.has_batch_norm else ("batch",))
+            (norm, training, mapped): _stateless(module, norm, training, mapped)
+            for norm in norms or ("batch",)
             for training in (True, False)
+            for mapped in ((True, False) if norms else (True,))
         }
-        form = self._forms["batch", True]
+        form = self._forms["batch", True, True]
         named = dict(form.named_parameters())
         frozen = {name: value for name, value in named.items() if not value.requires_grad}
         self.params: Tensors = {k: v.detach().clone() for k, v in named.items() if k not in frozen}
         self.buffers: Tensors = {
             k: v.detach().clone() for k, v in {**frozen, **dict(form.named_buffers())}.items()
         }
+        self.affine = _names(form, "weight", "bias", among=self.params)
+        self.statistics = _names(form, "running_mean", "running_var", among=self.buffers)
         shapes = [(name, tuple(value.shape)) for name, value in self.params.items()]
         self.text = repr(module)
-        self.structure = f"{self.text} {shapes}"
+        self.structure = f"{self.text} {shapes} {'plain' if plain else ''}"
 
     def __call__(
-        self, params: Tensors, buffers: Tensors, inputs: Tensor, *, norm: Norm, training: bool
+        self,
+        params: Tensors,
+        buffers: Tensors,
+        inputs: Tensor,
+        *,
+        norm: Norm,
+        training: bool,
+        mapped: bool = True,
     ) -> tuple[Tensor, Tensors]:
         """Compute outputs and the buffers after the call.
 
@@ -66,13 +87,15 @@ class Network:
             inputs: shape `(examples, *shape)`.
             norm: where batch norm takes its statistics from.
             training: whether dropout and the like are active.
+            mapped: whether the call is within `vmap`; False is faster, and wrong there.
 
         Returns:
             Outputs of shape `(examples, *outputs)`, and the new buffers.
         """
-        form = self._forms[norm if self.has_batch_norm else "batch", training]
+        key = (norm, training, mapped) if self.has_batch_norm else ("batch", training, True)
         tensors = {**params, **buffers}
-        outputs = functional_call(form, tensors, (inputs,))
+        with _plain_kernels(self._recurrent) if self._plain else nullcontext():
+            outputs = functional_call(self._forms[key], tensors, (inputs,))
         # functional_call writes buffers that the forward pass replaced back into the dict
         return cast(Tensor, outputs), {name: tensors[name] for name in buffers}
 
@@ -85,20 +108,22 @@ class _EpisodeBatchNorm(nn.Module):
     running_mean: Tensor
     running_var: Tensor
 
-    def __init__(self, original: _BatchNorm, norm: str) -> None:
+    def __init__(self, original: _BatchNorm, norm: Norm, mapped: bool) -> None:
         super().__init__()
-        self.norm, self.eps = norm, original.eps
+        self.norm, self.mapped, self.eps = norm, mapped, original.eps
         self.register_parameter("weight", original.weight)
         self.register_parameter("bias", original.bias)
         like = original.weight if original.weight is not None else original.running_mean
-        device = like.device if like is not None else None
-        self.register_buffer("running_mean", torch.zeros(original.num_features, device=device))
-        self.register_buffer("running_var", torch.ones(original.num_features, device=device))
+        zeros = torch.zeros(original.num_features)
+        zeros = zeros if like is None else zeros.to(like)
+        self.register_buffer("running_mean", zeros)
+        self.register_buffer("running_var", torch.ones_like(zeros))
 
     def forward(self, inputs: Tensor) -> Tensor:
-        # Plain arithmetic: mapped over tasks, PyTorch's own batch norm has a wrong second
-        # derivative (seen with 2.13; the tests compare with the loop).
-        shape = [1, -1] + [1] * (inputs.dim() - 2)
+        if self.norm == "batch" and not self.mapped:
+            return F.batch_norm(
+                inputs, None, None, self.weight, self.bias, training=True, eps=self.eps
+            )
         if self.norm == "stored":
             mean, var = self.running_mean, self.running_var
         else:
@@ -107,6 +132,9 @@ class _EpisodeBatchNorm(nn.Module):
         if self.norm == "record":
             # assigned, not updated in place: differentiable and safe under vmap
             self.running_mean, self.running_var = mean, var
+        # Plain arithmetic: mapped over tasks, PyTorch's own batch norm has a wrong second
+        # derivative (seen with 2.13; the tests compare with the loop).
+        shape = [1, -1] + [1] * (inputs.dim() - 2)
         scale = torch.rsqrt(var + self.eps)
         if self.weight is not None:
             scale = scale * self.weight
@@ -116,12 +144,25 @@ class _EpisodeBatchNorm(nn.Module):
         return torch.addcmul(shift.view(shape), inputs, scale.view(shape))
 
 
-def _stateless(module: nn.Module, norm: str, training: bool) -> nn.Module:
+def _stateless(module: nn.Module, norm: Norm, training: bool, mapped: bool) -> nn.Module:
     form = copy.deepcopy(module)
     for parent in list(form.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, _BatchNorm):
-                setattr(parent, name, _EpisodeBatchNorm(child, norm))
+                setattr(parent, name, _EpisodeBatchNorm(child, norm, mapped))
     if isinstance(form, _BatchNorm):
-        form = _EpisodeBatchNorm(form, norm)
+        form = _EpisodeBatchNorm(form, norm, mapped)
     return form.train(training)
+
+
+def _names(form: nn.Module, *leaves: str, among: Tensors) -> tuple[str, ...]:
+    layers = [name for name, m in form.named_modules() if isinstance(m, _EpisodeBatchNorm)]
+    names = [f"{layer}.{leaf}" if layer else leaf for layer in layers for leaf in leaves]
+    return tuple(name for name in names if name in among)
+
+
+@contextmanager
+def _plain_kernels(recurrent: bool) -> Iterator[None]:
+    cells = torch.backends.cudnn.flags(enabled=False) if recurrent else nullcontext()
+    with sdpa_kernel(SDPBackend.MATH), cells:
+        yield

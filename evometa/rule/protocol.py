@@ -7,6 +7,8 @@ from typing import Any, Protocol, TypeAlias
 
 from torch import Tensor
 
+from evometa.rule.outer import Outer
+
 Tensors: TypeAlias = dict[str, Tensor]
 State: TypeAlias = Any
 """What a rule carries from step to step: a pytree of tensors."""
@@ -15,8 +17,9 @@ State: TypeAlias = Any
 class Rule(Protocol):
     """An update of parameters from gradients: pure, differentiable, without in-place operations.
 
-    All methods take and return dicts of tensors by parameter name, for the adapting parameters
-    alone, so that a rule works on one task, and under `vmap` on many.
+    All methods take and return dicts of tensors by parameter name, for the adapting parameters of
+    one task. They are mapped over tasks and candidates: numbers that may differ between candidates
+    of equal structure therefore come in as tensors, `learned` or `constants`.
     """
 
     @property
@@ -25,13 +28,35 @@ class Rule(Protocol):
         ...
 
     @property
-    def order(self) -> int:
-        """2 to differentiate through the inner gradient, 1 to take it as a constant."""
+    def structure(self) -> str:
+        """Text that is equal for rules which differ only in numbers."""
         ...
 
     @property
-    def structure(self) -> str:
-        """Text that is equal for rules which differ only in numbers."""
+    def multi_step(self) -> float:
+        """Share of meta-training in which the losses after all steps count (MAML++); 0: none."""
+        ...
+
+    @property
+    def affine(self) -> str:
+        """`"shared"`, or `"step"`: batch-norm weights and biases of their own for each step."""
+        ...
+
+    @property
+    def outer(self) -> Outer:
+        """How the outer loop trains what the rule starts from."""
+        ...
+
+    def order_at(self, progress: float) -> int:
+        """Return the order of derivative at a point of meta-training, from 0 to 1.
+
+        2 differentiates through the inner gradient, 1 takes it as a constant, 0 takes the way from
+        the initial to the adapted parameters for the gradient (Reptile).
+        """
+        ...
+
+    def first_order(self) -> Rule:
+        """Return the rule without second derivatives."""
         ...
 
     def adapting(self, names: Sequence[str]) -> list[str]:
@@ -42,7 +67,11 @@ class Rule(Protocol):
         """Return the initial values of what the outer loop trains besides the parameters."""
         ...
 
-    def init(self, params: Tensors, learned: Tensors) -> State:
+    def constants(self, params: Tensors) -> Tensors:
+        """Return the rule's fixed numbers, in the type of the parameters."""
+        ...
+
+    def init(self, params: Tensors, learned: Tensors, constants: Tensors) -> State:
         """Return the state before the first step."""
         ...
 

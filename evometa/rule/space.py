@@ -2,21 +2,67 @@
 
 from __future__ import annotations
 
+import copy
 from types import MappingProxyType
 from typing import Any
 
 from evometa.errors import SpaceError
+from evometa.rule.outer import SCHEDULES
+from evometa.rule.sgd import ADAPTS, AFFINE, ORDERS, RATES
 from evometa.space import Choice, Float, Int, Space, Struct
 
+_MAML: dict[str, Any] = {
+    "steps": 1,
+    "rate": 0.01,
+    "order": 2,
+    "rates": "fixed",
+    "adapts": "all",
+    "multi_step": 0.0,
+    "anneal": 0.0,
+    "affine": "shared",
+    "outer": {"adam": {"rate": 1e-3, "schedule": "constant"}},
+}
 PRESETS = MappingProxyType(
     {
-        "maml": {"steps": 1, "rate": 0.01, "order": 2, "rates": "fixed", "adapts": "all"},
-        "fomaml": {"steps": 1, "rate": 0.01, "order": 1, "rates": "fixed", "adapts": "all"},
-        "anil": {"steps": 1, "rate": 0.01, "order": 2, "rates": "fixed", "adapts": "head"},
-        "boil": {"steps": 1, "rate": 0.01, "order": 2, "rates": "fixed", "adapts": "body"},
-        "meta-sgd": {"steps": 1, "rate": 0.01, "order": 2, "rates": "parameter", "adapts": "all"},
+        "maml": _MAML,
+        "fomaml": {**_MAML, "order": 1},
+        "anil": {**_MAML, "adapts": "head"},
+        "boil": {**_MAML, "adapts": "body"},
+        "reptile": {
+            **_MAML,
+            "steps": 5,
+            "rate": 0.02,
+            "order": 0,
+            "outer": {"sgd": {"rate": 1.0, "schedule": "linear"}},
+        },
+        "meta-sgd": {**_MAML, "rates": "parameter"},
+        "maml++": {
+            **_MAML,
+            "steps": 5,
+            "rates": "layer-step",
+            "multi_step": 0.1,
+            "anneal": 0.5,
+            "affine": "step",
+            "outer": {"adam": {"rate": 1e-3, "schedule": "cosine"}},
+        },
+        "protonet": {
+            "prototypes": {
+                "distance": "euclidean",
+                "ways": 60,
+                "outer": {"adam": {"rate": 1e-3, "schedule": "constant"}},
+            }
+        },
     }
 )
+
+
+def outer_space() -> Choice:
+    """Return the space of outer loops: Adam, or gradient descent, each with rate and schedule."""
+    schedule = Choice(*SCHEDULES)
+    return Choice(
+        adam=Struct(rate=Float(1e-4, 1e-2, log=True), schedule=schedule),
+        sgd=Struct(rate=Float(0.01, 1.0, log=True), schedule=schedule),
+    )
 
 
 def rule_space(
@@ -26,15 +72,27 @@ def rule_space(
     order: Space | None = None,
     rates: Space | None = None,
     adapts: Space | None = None,
+    multi_step: Space | None = None,
+    anneal: Space | None = None,
+    affine: Space | None = None,
+    outer: Space | None = None,
 ) -> Struct:
-    """Return the space of learning rules; every argument narrows one gene.
+    """Return the space of gradient rules; every argument narrows one gene.
+
+    All presets but `protonet` are points of it. `Choice(value)` fixes a gene.
 
     Args:
         steps: inner steps; default `Int(1, 5)`.
         rate: (initial) rate; default `Float(0.001, 1.0, log=True)`.
-        order: order of derivative; default `Choice(1, 2)`.
-        rates: which rates are learned; default all of `fixed, shared, layer, parameter`.
+        order: order of derivative; default `Choice(0, 1, 2)`.
+        rates: which rates are learned; default all of `fixed, shared, layer, layer-step,
+            parameter`.
         adapts: which parameters adapt; default all of `all, head, body`.
+        multi_step: share of meta-training in which all steps' losses count; default
+            `Choice(0.0, 0.1)`.
+        anneal: share of meta-training that is first order; default `Choice(0.0, 0.5)`.
+        affine: batch-norm parameters `shared` by the steps or one set a `step`; default both.
+        outer: the outer loop; default `outer_space()`.
 
     Returns:
         A `Struct` whose genomes `make_rule` understands.
@@ -42,9 +100,35 @@ def rule_space(
     return Struct(
         steps=Int(1, 5) if steps is None else steps,
         rate=Float(0.001, 1.0, log=True) if rate is None else rate,
-        order=Choice(1, 2) if order is None else order,
-        rates=Choice("fixed", "shared", "layer", "parameter") if rates is None else rates,
-        adapts=Choice("all", "head", "body") if adapts is None else adapts,
+        order=Choice(*ORDERS) if order is None else order,
+        rates=Choice(*RATES) if rates is None else rates,
+        adapts=Choice(*ADAPTS) if adapts is None else adapts,
+        multi_step=Choice(0.0, 0.1) if multi_step is None else multi_step,
+        anneal=Choice(0.0, 0.5) if anneal is None else anneal,
+        affine=Choice(*AFFINE) if affine is None else affine,
+        outer=outer_space() if outer is None else outer,
+    )
+
+
+def prototype_space(
+    *,
+    distance: Space | None = None,
+    ways: Space | None = None,
+    outer: Space | None = None,
+) -> Struct:
+    """Return the space of prototypical networks (Snell et al., 2017).
+
+    Join it with gradient rules as `Choice(prototypes=prototype_space(), gradient=rule_space())`.
+
+    Args:
+        distance: default `Choice("euclidean", "cosine")`.
+        ways: classes in an episode of meta-training; default `Int(5, 60, step=5)`.
+        outer: the outer loop; default `outer_space()`.
+    """
+    return Struct(
+        distance=Choice("euclidean", "cosine") if distance is None else distance,
+        ways=Int(5, 60, step=5) if ways is None else ways,
+        outer=outer_space() if outer is None else outer,
     )
 
 
@@ -52,7 +136,7 @@ def preset(name: str, **changes: Any) -> dict[str, Any]:
     """Return a published rule as a genome, with some genes changed.
 
     Args:
-        name: `maml`, `fomaml`, `anil`, `boil` or `meta-sgd`.
+        name: `maml`, `fomaml`, `anil`, `boil`, `reptile`, `meta-sgd`, `maml++` or `protonet`.
         changes: genes to set, for instance `rate=0.4`.
 
     Raises:
@@ -60,9 +144,10 @@ def preset(name: str, **changes: Any) -> dict[str, Any]:
     """
     if name not in PRESETS:
         raise SpaceError(f"a preset must be one of {', '.join(PRESETS)}, got {name!r}")
-    genome = dict(PRESETS[name])
+    genome: dict[str, Any] = copy.deepcopy(PRESETS[name])
+    genes = genome.get("prototypes", genome)
     for gene, value in changes.items():
-        if gene not in genome:
-            raise SpaceError(f"a rule has the genes {', '.join(genome)}, got {gene!r}")
-        genome[gene] = value
+        if gene not in genes:
+            raise SpaceError(f"the rule {name} has the genes {', '.join(genes)}, got {gene!r}")
+        genes[gene] = value
     return genome

@@ -12,7 +12,7 @@ import pyarrow as pa
 from evometa.errors import StoreError
 from evometa.records import Candidate, Evaluation, Genome, Status, canonical_json, genome_hash
 
-VERSION = 1
+VERSION = 2
 
 TIME_AND_PLACE = (
     "seconds",
@@ -44,6 +44,7 @@ _CORE = [
     ("network", pa.string()),
     ("norm", _WORD),
     ("plan", _WORD),
+    ("note", pa.string()),
     ("copied_from", pa.string()),
     ("seconds", pa.float64()),
     ("peak_memory_bytes", pa.int64()),
@@ -51,6 +52,7 @@ _CORE = [
     ("node", _WORD),
     ("started_at", pa.timestamp("us", "UTC")),
     ("scores", pa.list_(pa.float64())),
+    ("steps", pa.list_(pa.float64())),
     ("curve", pa.list_(pa.struct([("iteration", pa.int64()), ("loss", pa.float64())]))),
 ]
 _ARROW = {int: pa.int64(), float: pa.float64(), str: pa.string(), bool: pa.bool_()}
@@ -99,6 +101,7 @@ def to_row(
         "network": clean(evaluation.network),
         "norm": evaluation.norm,
         "plan": evaluation.plan,
+        "note": clean(evaluation.note),
         "copied_from": evaluation.copied_from,
         "seconds": evaluation.seconds,
         "peak_memory_bytes": evaluation.peak_memory_bytes,
@@ -106,6 +109,7 @@ def to_row(
         "node": evaluation.node,
         "started_at": datetime.fromtimestamp(evaluation.started_at, UTC),
         "scores": list(evaluation.scores),
+        "steps": list(evaluation.steps),
         "curve": [{"iteration": step, "loss": loss} for step, loss in evaluation.curve],
     }
     for name in schema.names:
@@ -140,12 +144,14 @@ def from_row(row: Mapping[str, Any]) -> Evaluation:
         status=Status(row["status"]),
         metrics=metrics,
         scores=tuple(row["scores"]),
+        steps=tuple(row.get("steps") or ()),
         curve=tuple((point["iteration"], point["loss"]) for point in row["curve"]),
         error=row["error"],
         signature=row["signature"],
         network=row["network"],
         norm=row["norm"],
         plan=row["plan"],
+        note=row.get("note") or "",
         seconds=row["seconds"],
         peak_memory_bytes=row["peak_memory_bytes"],
         device=row["device"],

@@ -14,6 +14,8 @@ from evometa.records import Candidate, Status
 from evometa.rule import preset
 from evometa.task import Sinusoid
 
+QUICK = preset("maml", rate=0.05, outer={"adam": {"rate": 0.01, "schedule": "constant"}})
+HASTY = preset("maml", rate=1e-4, outer={"adam": {"rate": 0.2, "schedule": "constant"}})
 TASK = Sinusoid(shots=5, queries=5, eval_queries=10)
 
 
@@ -61,8 +63,8 @@ def test_scores_are_those_of_the_common_episodes():
 
 
 def test_meta_training_learns():
-    (short,) = Evaluator(study(rate=0.01, iterations=2))([candidate()])
-    (long,) = Evaluator(study(rate=0.01, iterations=200))([candidate()])
+    (short,) = Evaluator(study(iterations=2))([candidate(rule=QUICK)])
+    (long,) = Evaluator(study(iterations=200))([candidate(rule=QUICK)])
     assert long.metrics["query_loss"] < short.metrics["query_loss"]
     assert long.curve[-1][0] == 200
 
@@ -82,7 +84,7 @@ def brittle(genome):
 
 
 def test_divergence_is_named_with_its_iteration():
-    (result,) = Evaluator(study(brittle, rate=0.2))([candidate(rule=preset("maml", rate=1e-4))])
+    (result,) = Evaluator(study(brittle))([candidate(rule=HASTY)])
     assert result.status is Status.DIVERGED
     assert "meta-iteration" in result.error
     assert not result.metrics

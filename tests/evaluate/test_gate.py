@@ -8,12 +8,11 @@ from torch import nn
 
 from evometa import Study, Training
 from evometa import space as s
-from evometa.evaluate import Evaluator, Rejected, admit
+from evometa.evaluate import LOOP, VMAP, Evaluator, Rejected, admit
 from evometa.evaluate.curvature import check_curvature
-from evometa.learner import GradientLearner
 from evometa.network import ConvBlock, Network, conv_net, mlp
 from evometa.records import Candidate, Status
-from evometa.rule import make_rule, preset
+from evometa.rule import preset
 from evometa.task import Glyphs, Sinusoid
 
 CPU = torch.device("cpu")
@@ -89,7 +88,6 @@ REJECTED = {
     "not one an example": (unequal, genome(), r"for 4 examples it returned shape \(2, 2\)"),
     "a tuple": (a_tuple, genome(), "must return one tensor"),
     "nothing to learn": (lambda g: nn.Flatten(), genome(), "no trainable parameters"),
-    "no second derivative": (lambda g: NoSecondDerivative(), genome(), "no derivative of order 2"),
     "not finite": (lambda g: InfiniteSlope(1, 1), genome(), "after adapting is nan|not finite"),
     "no body": (lambda g: nn.Linear(1, 1), genome("boil"), "no such parameters"),
     "explodes": (lambda g: mlp(1, [8], 1), genome(rate=1e6, steps=5), "lower the rule's rate"),
@@ -109,13 +107,68 @@ def test_what_cannot_work_is_rejected_with_its_reason(name):
     assert not evaluation.metrics
 
 
+def test_what_has_no_second_derivative_is_first_order_only():
+    made = study(lambda g: NoSecondDerivative())
+    admission = admit(made, genome(), 0, CPU)
+    assert admission.note.startswith("first-order only: no second derivative")
+    assert not admission.learner.second_order
+    (evaluation,) = Evaluator(made)([Candidate(0, genome(), seed=0)])
+    (first_order,) = Evaluator(made)([Candidate(0, genome("fomaml"), seed=0)])
+    assert evaluation.status is Status.OK
+    assert evaluation.note == admission.note
+    assert evaluation.scores == first_order.scores
+
+
+class Fused(nn.Module):
+    """Fused attention, whose kernel has no second derivative."""
+
+    def __init__(self):
+        super().__init__()
+        self.inputs, self.output = nn.Linear(1, 24), nn.Linear(8, 1)
+
+    def forward(self, x):
+        q, k, v = self.inputs(x).view(1, -1, 3, 1, 8).permute(2, 0, 3, 1, 4)
+        attended = nn.functional.scaled_dot_product_attention(q, k, v)
+        return self.output(attended.reshape(-1, 8))
+
+
+def test_fused_attention_falls_back_to_plain_operations():
+    admission = admit(study(lambda g: Fused()), genome(), 0, CPU)
+    assert admission.note == "without fused attention and cuDNN's recurrent cells"
+    assert admission.learner.second_order
+    assert admit(study(lambda g: Fused()), genome("fomaml"), 0, CPU).note == ""
+
+
+@pytest.mark.parametrize("cell", [nn.GRU, nn.LSTM, nn.RNN])
+def test_recurrent_cells_are_second_order(cell):
+    class Recurrent(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.cell, self.head = cell(1, 4, batch_first=True), nn.Linear(4, 1)
+
+        def forward(self, x):
+            return self.head(self.cell(x.unsqueeze(1))[0].squeeze(1))
+
+    admission = admit(study(lambda g: Recurrent()), genome(), 0, CPU)
+    assert admission.learner.second_order
+    assert "first-order" not in admission.note
+
+
+def test_dropout_is_seen():
+    def build(genome):
+        return nn.Sequential(nn.Linear(1, 4), nn.Dropout(0.5), nn.Linear(4, 1))
+
+    assert admit(study(build), genome(), 0, CPU).random
+    assert not admit(study(lambda g: mlp(1, [4], 1)), genome(), 0, CPU).random
+
+
 def test_first_order_needs_no_second_derivative():
     admit(study(lambda g: NoSecondDerivative()), genome("fomaml"), 0, CPU)
 
 
 def test_modules_that_look_at_values_are_looped():
     admission = admit(study(lambda g: Branching(1, 1)), genome(), 0, CPU)
-    assert admission.plan == "loop"
+    assert admission.plan == LOOP
     assert admission.cost.params == 2
 
 
@@ -123,7 +176,7 @@ def test_costs_are_counted():
     admission = admit(study(lambda g: mlp(1, [40, 40], 1)), genome(), 0, CPU)
     assert admission.cost.params == 1761
     assert admission.cost.macs == 40 + 40 * 40 + 40
-    assert admission.plan == "vmap"
+    assert admission.plan == VMAP
 
 
 def test_lazy_modules_and_convolutions_work():
@@ -137,7 +190,7 @@ def test_lazy_modules_and_convolutions_work():
         training=Training(iterations=2, tasks=2, validation=3),
     )
     admission = admit(made, genome(), 0, CPU)
-    assert admission.plan == "loop"
+    assert admission.plan == LOOP
     assert admission.cost.params == 4 * 9 + 4 + 8 + 4 * 13 * 13 * 3 + 3
     assert admission.cost.macs == 4 * 9 * 13 * 13 + 4 * 13 * 13 * 3
 
@@ -166,5 +219,4 @@ def test_kinks_are_not_taken_for_missing_derivatives():
     for seed in range(12):
         module = build(seed)
         module(support.inputs[0])
-        learner = GradientLearner(Network(module), make_rule(preset("maml")), glyphs.loss, dict)
-        check_curvature(learner, learner.init(), support)
+        check_curvature(Network(module), glyphs.loss, support)

@@ -68,14 +68,22 @@ def test_what_is_written_is_read(tmp_path_factory, status, text, parents, scores
     genome = {"a": 3, "b": 0.1, "c": text}
     candidate = Candidate(7, genome, seed, parents=tuple(parents), operator=text, searcher="s")
     original = Evaluation(
-        candidate, status, metrics, tuple(scores), ((1, 0.5),), error=text, started_at=12.5
+        candidate,
+        status,
+        metrics,
+        tuple(scores),
+        ((1, 0.5),),
+        tuple(scores),
+        error=text,
+        note=text,
+        started_at=12.5,
     )
     with RunDirectory.create(path, STUDY, SOURCE) as run, Writer(run, SCHEMA, gene_value) as writer:
         writer.append(original, 7)
     table = read_table(path)
     assert list(evaluations(table)) == [original]
     assert table["gene.c"].to_pylist() == [text]
-    assert table.schema.metadata[b"evometa.schema"] == b"1"
+    assert table.schema.metadata[b"evometa.schema"] == b"2"
 
 
 def test_rows_come_back_in_the_order_of_telling(tmp_path):

@@ -1,0 +1,91 @@
+"""Small learners and episodes in float64, and the meta-gradient by any plan."""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from evometa.evaluate import VMAP
+from evometa.evaluate.pack import Layout, Pack
+from evometa.evaluate.program import Program
+from evometa.learner import make_learner
+from evometa.network import Network, mlp
+from evometa.task.protocol import Batch, EpisodeBatch
+
+CPU = torch.device("cpu")
+
+
+class Waves:
+    """A task whose episodes are a fixed pool, in float64, so that a plain loop can use them too."""
+
+    metrics = ("query_loss",)
+    loss = staticmethod(F.mse_loss)
+
+    def __init__(self, pool):
+        self.pool = pool
+
+    def episodes(self, split, n, generator):
+        return EpisodeBatch(*(Batch(*(tensor[:n] for tensor in side)) for side in self.pool))
+
+    def scores(self, predictions, targets):
+        return {"query_loss": F.mse_loss(predictions, targets)}
+
+
+def waves(tasks=4, examples=6, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(2, tasks, examples, 1, generator=generator, dtype=torch.float64)
+    y = torch.sin(x + torch.arange(tasks).view(1, -1, 1, 1))
+    return EpisodeBatch(Batch(x[0], y[0]), Batch(x[1], y[1]))
+
+
+def shapes(tasks=4, ways=3, shots=2, queries=2, seed=0):
+    """Episodes of classes: points around a centre each, in the order of the labels."""
+    generator = torch.Generator().manual_seed(seed)
+    centres = torch.randn(tasks, ways, 1, 3, generator=generator, dtype=torch.float64)
+    noise = torch.randn(tasks, ways, shots + queries, 3, generator=generator, dtype=torch.float64)
+    x = centres + 0.3 * noise
+    labels = torch.arange(ways).view(1, -1, 1).expand(tasks, -1, shots + queries)
+    return EpisodeBatch(
+        Batch(x[:, :, :shots].flatten(1, 2), labels[:, :, :shots].flatten(1)),
+        Batch(x[:, :, shots:].flatten(1, 2), labels[:, :, shots:].flatten(1)),
+    )
+
+
+def network(seed=0, activation="tanh"):
+    torch.manual_seed(seed)
+    return mlp(1, [8, 8], 1, activation).double()
+
+
+def normed(seed=0):
+    torch.manual_seed(seed)
+    return nn.Sequential(
+        nn.Linear(1, 6, bias=False), nn.BatchNorm1d(6), nn.Tanh(), nn.Linear(6, 1)
+    ).double()
+
+
+def make(module, rule, norm="transductive"):
+    return make_learner(rule, Network(module), Waves(None), norm)
+
+
+def packed(episodes, members=1):
+    """Give episodes the axis `candidates`."""
+    sides = (
+        Batch(*(tensor.expand(members, *tensor.shape) for tensor in side)) for side in episodes
+    )
+    return EpisodeBatch(*sides)
+
+
+def grads_of(learner, episodes, plan=VMAP, progress=1.0):
+    """Return the loss and the meta-gradient by name."""
+    meta, stage = learner.init(), learner.at(progress)
+    layout = Layout.of(meta)
+    program = Program(stage.learner, layout, plan)
+    found = program(Pack.of([meta], [0.0], CPU), stage.numbers, packed(episodes))
+    parts = layout.unflatten(found.grads[0])
+    grads = {f"{part}.{name}": v for part, values in parts.items() for name, v in values.items()}
+    return float(found.losses[0]), grads
+
+
+def assert_same(ours, theirs, **tolerance):
+    assert ours.keys() == theirs.keys()
+    for name in ours:
+        torch.testing.assert_close(ours[name], theirs[name], **tolerance)
