@@ -138,7 +138,7 @@ class Sgd:
     ) -> tuple[Tensors, Tensors]:
         """Return the parameters after one step, and the unchanged rates."""
         return {
-            name: value - self._at(state[name], step) * grads[name]
+            name: torch.addcmul(value, self._at(state[name], step), grads[name], value=-1)
             for name, value in params.items()
         }, state
 

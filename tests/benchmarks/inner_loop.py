@@ -23,7 +23,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from evometa.evaluate import Plan, parse_plan
@@ -111,7 +113,7 @@ def theirs(work: Work, device: torch.device = CPU) -> dict[str, Contender]:
     return found
 
 
-def in_turn(contenders: dict[str, Contender], rounds: int, least: float = 0.05) -> dict[str, float]:
+def in_turn(contenders: dict[str, Contender], rounds: int, least: float = 0.3) -> dict[str, float]:
     """Return the median seconds of each, and hold their losses together."""
     losses = {name: run() for name, run in contenders.items()}  # warms up, compiles
     some = next(iter(losses.values()))
@@ -183,75 +185,85 @@ def in_turn_unequal(contenders: dict[str, Contender], rounds: int) -> dict[str, 
 
 
 def bench_omniglot(rounds: int, data: Path | None, tasks: int) -> None:
-    """One process a core, each asked to compute one meta-gradient at the same time."""
+    """Each contender in processes of its own, which compute one meta-gradient at the same time."""
     cores = os.cpu_count() or 1
-    names = list(peers())
-    plans = ["loop", "loop+compile"]
-    pool = [_Worker(data, tasks, 1) for _ in range(cores)]
-    alone = _Worker(data, tasks, cores)
-    seconds: dict[str, list[float]] = {}
+    setups = [(f"{name}, one process, all cores", name, 1) for name in peers()]
+    setups += [(f"{name}, one process a core", name, cores) for name in peers()]
+    setups += [
+        (f"evometa {plan}, one process a core", plan, cores) for plan in ("loop", "loop+compile")
+    ]
+    pools = {
+        label: [_Worker(job, data, tasks, cores // count) for _ in range(count)]
+        for label, job, count in setups
+    }
+    seconds: dict[str, list[float]] = {label: [] for label in pools}
     memory: dict[str, int] = {}
     losses = {}
-    jobs = [(f"{n}, one process, all cores", n, [alone]) for n in names]
-    jobs += [(f"{n}, one process a core", n, pool) for n in names]
-    jobs += [(f"evometa {plan}, one process a core", plan, pool) for plan in plans]
     for round_number in range(rounds + 1):
-        for label, job, workers in jobs:
+        for label, workers in pools.items():
             started = time.perf_counter()
             for worker in workers:
-                worker.ask(job)
+                worker.ask()
             answers = [worker.answer() for worker in workers]
             taken = (time.perf_counter() - started) / len(workers)
             losses[label] = answers[0][0]
-            memory[label] = max(answer[1] for answer in answers)
+            memory[label] = sum(answer[1] for answer in answers)
             if round_number:  # the first one warms up and compiles
-                seconds.setdefault(label, []).append(taken)
-    for worker in (*pool, alone):
-        worker.close()
+                seconds[label].append(taken)
+    for workers in pools.values():
+        for worker in workers:
+            worker.close()
     if max(losses.values()) - min(losses.values()) > 1e-4 * max(losses.values()):
         raise SystemExit(f"the losses disagree: {losses}")
     median = {label: statistics.median(values) for label, values in seconds.items()}
-    best = min(value for label, value in median.items() if not label.startswith("evometa"))
+    ours_too = {label for label in median if label.startswith("evometa")}
+    whole = min(median[label] for label in median if label.endswith("all cores"))
+    best = min(median[label] for label in median if label not in ours_too)
     print(
         f"\nOmniglot conv4-64, 5-way 1-shot, 15 queries, {tasks} tasks, 1 step, second order, "
-        f"{cores} cores\n\n| | meta-iterations a minute | times the best peer | peak MiB |"
+        f"{cores} cores\n\n| | meta-iterations a minute | times the best peer as one process "
+        "| times the best peer run once a core | peak MiB of a process, above its start |"
     )
-    print("|---|---|---|---|")
+    print("|---|---|---|---|---|")
     for label, value in median.items():
-        size = memory[label] / 2**20
-        print(f"| {label} | {60 / value:.1f} | {best / value:.2f} | {size:.0f} |", flush=True)
+        size = memory[label] / len(pools[label]) / 2**20
+        print(
+            f"| {label} | {60 / value:.1f} | {whole / value:.2f} | {best / value:.2f} "
+            f"| {size:.0f} |",
+            flush=True,
+        )
 
 
 class _Worker:
-    """A process that computes meta-gradients when asked to."""
+    """A process that computes the meta-gradient of one contender when asked to."""
 
-    def __init__(self, data: Path | None, tasks: int, threads: int) -> None:
+    def __init__(self, job: str, data: Path | None, tasks: int, threads: int) -> None:
         context = multiprocessing.get_context("spawn")
         self._pipe, there = context.Pipe()
-        self._process = context.Process(target=_serve, args=(there, data, tasks, threads))
+        self._process = context.Process(target=_serve, args=(there, job, data, tasks, threads))
         self._process.start()
 
-    def ask(self, job: str) -> None:
-        self._pipe.send(job)
+    def ask(self) -> None:
+        self._pipe.send(True)
 
     def answer(self) -> tuple[float, int]:
         return self._pipe.recv()  # type: ignore[no-any-return]
 
     def close(self) -> None:
-        self._pipe.send("")
+        self._pipe.send(False)
         self._process.join()
 
 
-def _serve(pipe: Any, data: Path | None, tasks: int, threads: int) -> None:
+def _serve(pipe: Any, job: str, data: Path | None, tasks: int, threads: int) -> None:
     torch.set_num_threads(threads)
     work = omniglot(data, tasks)
     contenders = theirs(work)
-    while job := pipe.recv():
-        if job not in contenders:
-            contenders[job] = ours(work, parse_plan(job))
+    run = contenders[job] if job in contenders else ours(work, parse_plan(job))
+    start = _peak_resident()
+    while pipe.recv():
         _forget_peak()
-        loss = contenders[job]()
-        pipe.send((loss, _peak_resident()))
+        loss = run()
+        pipe.send((loss, _peak_resident() - start))
 
 
 def _forget_peak() -> None:
@@ -279,10 +291,46 @@ def bench_cuda(rounds: int, data: Path | None) -> None:
     rate = _matrix_rate(device)
     with FlopCounterMode(display=False) as counter:
         contenders["plain loop"]()
-    print(f"\nmatrix rate measured: {rate / 1e12:.1f} TFLOP/s\n\n| | share of it |\n|---|---|")
+    with _Traffic() as traffic:
+        contenders["evometa vmap, pack of 1"]()
+    bandwidth = _bandwidth(device)
+    print(
+        f"\nmeasured: {rate / 1e12:.1f} TFLOP/s of matrix products, {bandwidth / 1e12:.2f} TB/s of "
+        "copies; bytes are those of the operations one by one, which a compiled plan fuses\n\n"
+        "| | share of the matrix rate | share of the bandwidth |\n|---|---|---|"
+    )
     for name, taken in seconds.items():
-        flops = counter.get_total_flops() * members.get(name, 1)
-        print(f"| {name} | {flops / taken / rate:.1%} |")
+        count = members.get(name, 1)
+        flops, moved = counter.get_total_flops() * count, traffic.bytes * count
+        print(f"| {name} | {flops / taken / rate:.1%} | {moved / taken / bandwidth:.1%} |")
+
+
+class _Traffic(TorchDispatchMode):
+    """Counts the bytes that operations read and write; views move none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bytes = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        out = func(*args, **(kwargs or {}))
+        if not func.is_view:
+            tensors = [t for t in tree_leaves((args, kwargs, out)) if isinstance(t, Tensor)]
+            self.bytes += sum(t.numel() * t.element_size() for t in tensors)
+        return out
+
+
+def _bandwidth(device: torch.device) -> float:
+    source = torch.empty(2**28, device=device)
+    target = torch.empty_like(source)
+    times = []
+    for _ in range(6):
+        torch.cuda.synchronize()
+        started = time.perf_counter()
+        target.copy_(source)
+        torch.cuda.synchronize()
+        times.append(time.perf_counter() - started)
+    return 2 * source.numel() * source.element_size() / statistics.median(times[1:])
 
 
 def _matrix_rate(device: torch.device) -> float:
