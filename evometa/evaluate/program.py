@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -84,12 +84,12 @@ class Program:
                 part: {name: value[start:stop] for name, value in values.items()}
                 for part, values in pack.carried.items()
             }
-            columns = []
+            row = None
             for first, last in spans(tasks, self.plan.tasks):
                 chunk = part_of(episodes, (slice(start, stop), slice(first, last)))
                 found = self._compute(chunk)(pack.flat[start:stop], carried, numbers, chunk)
-                columns.append(_weighed(found, (last - first) / tasks))
-            rows.append(pytree.tree_map(_sum, *columns) if columns[1:] else columns[0])
+                row = _added(row, found, (last - first) / tasks)
+            rows.append(cast(MetaGradient, row))
         return pytree.tree_map(lambda *values: torch.cat(values), *rows) if rows[1:] else rows[0]
 
     def _compute(self, chunk: EpisodeBatch) -> Compute:
@@ -215,12 +215,10 @@ def part_of(episodes: EpisodeBatch, index: Any) -> EpisodeBatch:
     return EpisodeBatch(*(Batch(*(tensor[index] for tensor in side)) for side in episodes))
 
 
-def _weighed(found: MetaGradient, share: float) -> MetaGradient:
-    return found if share == 1 else pytree.tree_map(lambda value: value * share, found)
-
-
-def _sum(*values: Tensor) -> Tensor:
-    return torch.stack(values).sum(0)
+def _added(row: MetaGradient | None, found: MetaGradient, share: float) -> MetaGradient:
+    if row is None:
+        return found if share == 1 else pytree.tree_map(lambda value: value * share, found)
+    return pytree.tree_map(lambda sum, value: sum.add_(value, alpha=share), row, found)  # type: ignore[no-any-return]
 
 
 def _with_axis(values: Any) -> Any:

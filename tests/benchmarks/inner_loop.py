@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import argparse
 import copy
+import ctypes
+import gc
 import multiprocessing
 import os
 import statistics
@@ -199,16 +201,17 @@ def bench_omniglot(rounds: int, data: Path | None, tasks: int) -> None:
     seconds: dict[str, list[float]] = {label: [] for label in pools}
     memory: dict[str, int] = {}
     losses = {}
-    for round_number in range(rounds + 1):
+    for round_number in range(rounds + 2):
         for label, workers in pools.items():
             started = time.perf_counter()
             for worker in workers:
-                worker.ask()
+                worker.ask(measure=round_number == 1)
             answers = [worker.answer() for worker in workers]
             taken = (time.perf_counter() - started) / len(workers)
             losses[label] = answers[0][0]
-            memory[label] = sum(answer[1] for answer in answers)
-            if round_number:  # the first one warms up and compiles
+            if round_number == 1:  # the first one warms up and compiles
+                memory[label] = sum(answer[1] for answer in answers)
+            elif round_number > 1:
                 seconds[label].append(taken)
     for workers in pools.values():
         for worker in workers:
@@ -222,7 +225,7 @@ def bench_omniglot(rounds: int, data: Path | None, tasks: int) -> None:
     print(
         f"\nOmniglot conv4-64, 5-way 1-shot, 15 queries, {tasks} tasks, 1 step, second order, "
         f"{cores} cores\n\n| | meta-iterations a minute | times the best peer as one process "
-        "| times the best peer run once a core | peak MiB of a process, above its start |"
+        "| times the best peer run once a core | peak MiB of the work in a process |"
     )
     print("|---|---|---|---|---|")
     for label, value in median.items():
@@ -243,14 +246,14 @@ class _Worker:
         self._process = context.Process(target=_serve, args=(there, job, data, tasks, threads))
         self._process.start()
 
-    def ask(self) -> None:
-        self._pipe.send(True)
+    def ask(self, measure: bool) -> None:
+        self._pipe.send("measure" if measure else "run")
 
     def answer(self) -> tuple[float, int]:
         return self._pipe.recv()  # type: ignore[no-any-return]
 
     def close(self) -> None:
-        self._pipe.send(False)
+        self._pipe.send("")
         self._process.join()
 
 
@@ -259,15 +262,18 @@ def _serve(pipe: Any, job: str, data: Path | None, tasks: int, threads: int) -> 
     work = omniglot(data, tasks)
     contenders = theirs(work)
     run = contenders[job] if job in contenders else ours(work, parse_plan(job))
-    start = _peak_resident()
-    while pipe.recv():
-        _forget_peak()
+    while request := pipe.recv():
+        start = _forget_peak() if request == "measure" else 0
         loss = run()
         pipe.send((loss, _peak_resident() - start))
 
 
-def _forget_peak() -> None:
+def _forget_peak() -> int:
+    """Give back what is free; return what is left: code, weights and episodes."""
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")
+    return _peak_resident()
 
 
 def _peak_resident() -> int:
