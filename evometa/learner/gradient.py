@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -205,9 +205,12 @@ class GradientLearner:
                 )
                 return self.loss(outputs, targets), seen
 
-            # without a graph, the gradient is a constant to the outer loop
-            with nullcontext() if order == 2 else torch.no_grad():
-                grads, seen = grad(support_loss, has_aux=True)(params)
+            if self.mapped:
+                # without a graph, the gradient is a constant to the outer loop
+                with nullcontext() if order == 2 else torch.no_grad():
+                    grads, seen = grad(support_loss, has_aux=True)(params)
+            else:
+                grads, seen = _plain_grad(support_loss, params, graph=order == 2)
             buffers = self._remember(buffers, seen, step)
             params, state = self.rule.update(grads, state, params, step)
             yield {**fixed, **params}, buffers
@@ -258,6 +261,27 @@ class GradientLearner:
         return self.network(
             params, buffers, inputs, norm=norm, training=self.training, mapped=self.mapped
         )
+
+
+def _plain_grad(
+    function: Callable[[Tensors], tuple[Tensor, Tensors]], params: Tensors, *, graph: bool
+) -> tuple[Tensors, Tensors]:
+    """Do what `torch.func.grad` does, outside of `vmap`: without its second graph, and faster."""
+    graph = graph and torch.is_grad_enabled()
+    with torch.enable_grad():
+        params = {
+            name: value if graph and value.requires_grad else value.detach().requires_grad_()
+            for name, value in params.items()
+        }
+        loss, seen = function(params)
+        grads = torch.autograd.grad(
+            loss, list(params.values()), create_graph=graph, allow_unused=True
+        )
+    found = {
+        name: torch.zeros_like(value) if grad is None else grad
+        for (name, value), grad in zip(params.items(), grads, strict=True)
+    }
+    return found, {name: value.detach() for name, value in seen.items()}
 
 
 def _repeat(value: Tensor, steps: int) -> Tensor:
