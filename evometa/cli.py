@@ -63,6 +63,9 @@ def search(
     window: Annotated[
         int, typer.Option(help="How far proposals run ahead; 2 to 4 times the workers.", min=1)
     ] = 16,
+    pack: Annotated[
+        int, typer.Option(help="Candidates proposed and evaluated together, in a pack.", min=1)
+    ] = 1,
     iterations: Annotated[
         int | None, typer.Option(help="Meta-iterations a candidate; default: the study's.", min=1)
     ] = None,
@@ -93,6 +96,7 @@ def search(
         searcher=searcher or default_searcher(study_file.study.objectives),
         order=order,  # type: ignore[arg-type]
         window=window,
+        pack=pack,
         device=device,
         data=launch.Data(data, download, skip_broken),
     )

@@ -19,7 +19,15 @@ import numpy as np
 import pyarrow as pa
 
 from evometa.errors import ExecutorError, StoreError, StudyError
-from evometa.evaluate import Admission, Evaluator, Rejected, admit, calibrate, parse_plan
+from evometa.evaluate import (
+    Admission,
+    Evaluator,
+    Rejected,
+    admit,
+    calibrate,
+    identify,
+    parse_plan,
+)
 from evometa.evaluate.evaluator import choose_device
 from evometa.execute import Executor, Serial
 from evometa.execute.ray_pool import RayPool
@@ -89,6 +97,7 @@ class Settings:
         searcher: a name of `evometa.search`.
         order: `"logical"` or `"arrival"`.
         window: how far proposals run ahead of results.
+        pack: how many candidates are proposed and evaluated together.
         device: `"auto"`, `"cpu"`, `"cuda"`, ...
         data: where the task's data is.
         plans: how the inner loops of `"dense"` and `"convolution"` networks are executed; those
@@ -100,6 +109,7 @@ class Settings:
     searcher: str = "evolution"
     order: Order = "logical"
     window: int = 16
+    pack: int = 1
     device: str = "auto"
     data: Data = Data()
     plans: Mapping[str, str] = field(default_factory=dict)
@@ -107,7 +117,7 @@ class Settings:
     def __post_init__(self) -> None:
         for text in self.plans.values():
             parse_plan(text)
-        for name, least in (("candidates", 1), ("window", 1), ("seed", 0)):
+        for name, least in (("candidates", 1), ("window", 1), ("pack", 1), ("seed", 0)):
             if getattr(self, name) < least:
                 raise StudyError(
                     f"`{name} >= {least}` must hold, but got ({name}={getattr(self, name)!r})"
@@ -337,13 +347,13 @@ def _search(
     executor: Executor,
     watch: Callable[[int, int], Watch],
 ) -> pa.Table:
-    schedule = Schedule(settings.candidates, settings.window, settings.order)
+    schedule = Schedule(settings.candidates, settings.window, settings.order, settings.pack)
     stored = list(evaluations(read_table(directory.path)))
     with (
         Writer(directory, schema_of(file), gene_value) as writer,
         watch(settings.candidates, executor.workers) as observer,
     ):
-        Search(searcher, executor, writer, observer, schedule).run(stored)
+        Search(searcher, executor, writer, observer, schedule, identify(file.study)).run(stored)
     return read_table(directory.path)
 
 

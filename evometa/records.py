@@ -78,6 +78,7 @@ class Evaluation:
         node: host that ran it.
         started_at: seconds since the epoch.
         copied_from: id of the equal candidate whose result was reused, or empty.
+        saved_seconds: what the equal candidate's evaluation took, if its result was reused.
     """
 
     candidate: Candidate
@@ -98,6 +99,7 @@ class Evaluation:
     node: str = ""
     started_at: float = 0.0
     copied_from: str = ""
+    saved_seconds: float = 0.0
 
 
 def canonical_json(value: Genome) -> str:

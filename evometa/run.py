@@ -7,13 +7,13 @@ in the table: a killed run goes on by walking the same steps with the stored row
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol, TypeAlias
 
-from evometa.errors import StoreError
+from evometa.errors import StoreError, StudyError
 from evometa.execute.protocol import Executor
-from evometa.records import Candidate, Evaluation, Status, canonical_json, genome_hash
+from evometa.records import Candidate, Evaluation, Genome, Status, canonical_json, genome_hash
 from evometa.search.protocol import Searcher
 
 POLL_SECONDS = 0.2
@@ -57,11 +57,19 @@ class Schedule:
             for exactly when the first `n - window + 1` results have been told, so that one worker
             and sixty-four give the same table. `"arrival"` tells results as they come, which keeps
             all workers busy when run times differ widely; the order is a column of the table.
+        pack: how many candidates are asked for, and evaluated, together; at most the window.
     """
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.pack <= self.window:
+            raise StudyError(
+                f"`1 <= pack <= window` must hold, but got (pack={self.pack}, window={self.window})"
+            )
 
     candidates: int
     window: int
     order: Order = "logical"
+    pack: int = 1
 
 
 class Search:
@@ -73,6 +81,7 @@ class Search:
         recorder: keeps the evaluations, before the searcher is told of them.
         observer: watches.
         schedule: how many, how far ahead, in which order.
+        identify: gives genomes that stand for the same candidate the same text.
     """
 
     def __init__(
@@ -82,10 +91,11 @@ class Search:
         recorder: Recorder,
         observer: Observer,
         schedule: Schedule,
+        identify: Callable[[Genome], str] = genome_hash,
     ) -> None:
         self._searcher, self._executor = searcher, executor
         self._recorder, self._observer = recorder, observer
-        self._schedule = schedule
+        self._schedule, self._identify = schedule, identify
         self._budget = schedule.candidates
         self._asked = self._told = self._recorded = 0
         self._originals: dict[str, str] = {}  # genome and rung -> id of the first candidate with it
@@ -124,24 +134,29 @@ class Search:
 
     def _tell_again(self, stored: Sequence[Evaluation]) -> None:
         for evaluation in stored:
-            self._originals.setdefault(_key(evaluation.candidate), evaluation.candidate.id)
+            self._originals.setdefault(self._key(evaluation.candidate), evaluation.candidate.id)
             self._observer.recorded(evaluation)
             self._searcher.tell([evaluation])
         self._asked = self._told = self._recorded = len(stored)
 
     def _ask(self, known: dict[int, Evaluation]) -> None:
-        while self._asked < min(self._budget, self._told + self._schedule.window):
-            batch = self._searcher.ask(1)
-            if not batch:
-                self._budget = self._asked  # nothing is left to propose
+        while self._asked < self._budget:
+            count = min(self._schedule.pack, self._budget - self._asked)
+            if self._asked + count > self._told + self._schedule.window:
                 return
-            self._asked += 1
-            candidate = batch[0]
-            stored = known.pop(candidate.number, None)
-            if stored is None:
-                self._dispatch(candidate)
-            else:
-                self._found(candidate, stored)
+            batch = self._searcher.ask(count)
+            if len(batch) < count:
+                self._budget = self._asked + len(batch)  # nothing is left to propose
+            self._asked += len(batch)
+            fresh = []
+            for candidate in batch:
+                stored = known.pop(candidate.number, None)
+                if stored is not None:
+                    self._found(candidate, stored)
+                elif self._is_new(candidate):
+                    fresh.append(candidate)
+            if fresh:
+                self._executor.submit(fresh)
 
     def _found(self, candidate: Candidate, stored: Evaluation) -> None:
         if canonical_json(candidate.genome) != canonical_json(stored.candidate.genome):
@@ -151,21 +166,22 @@ class Search:
                 f"comes as {canonical_json(candidate.genome)}; resume with the versions that "
                 "study.json names"
             )
-        self._originals.setdefault(_key(candidate), candidate.id)
+        self._originals.setdefault(self._key(candidate), candidate.id)
         self._arrived[candidate.number] = stored
         self._recorded += 1
         self._observer.recorded(stored)
 
-    def _dispatch(self, candidate: Candidate) -> None:
-        """Have a candidate evaluated, or take an equal one's result: none is paid for twice."""
-        original = self._originals.setdefault(_key(candidate), candidate.id)
+    def _is_new(self, candidate: Candidate) -> bool:
+        """Return whether it must be evaluated; else take an equal one's result."""
+        original = self._originals.setdefault(self._key(candidate), candidate.id)
         if original == candidate.id:
             self._pending[candidate.id] = []
-            self._executor.submit([candidate])
-        elif original in self._pending:
+            return True
+        if original in self._pending:
             self._pending[original].append(candidate)
         else:
             self._record(_copied(self._recorder.recall(original), candidate))
+        return False
 
     def _record(self, evaluation: Evaluation) -> None:
         evaluation = _finite(evaluation)
@@ -176,15 +192,14 @@ class Search:
         self._arrived[number] = evaluation
         self._observer.recorded(evaluation)
 
+    def _key(self, candidate: Candidate) -> str:
+        return f"{candidate.rung}:{self._identify(candidate.genome)}"
+
     def _next_result(self) -> Evaluation | None:
         if self._schedule.order == "logical":
             return self._arrived.pop(self._told, None)
         first = next(iter(self._arrived), None)
         return None if first is None else self._arrived.pop(first)
-
-
-def _key(candidate: Candidate) -> str:
-    return f"{candidate.rung}:{genome_hash(candidate.genome)}"
 
 
 def _finite(evaluation: Evaluation) -> Evaluation:
@@ -199,4 +214,7 @@ def _finite(evaluation: Evaluation) -> Evaluation:
 def _copied(evaluation: Evaluation, candidate: Candidate) -> Evaluation:
     """Return an equal candidate's result as that of `candidate`, at no cost."""
     original = evaluation.copied_from or evaluation.candidate.id
-    return replace(evaluation, candidate=candidate, copied_from=original, seconds=0.0)
+    saved = evaluation.seconds or evaluation.saved_seconds
+    return replace(
+        evaluation, candidate=candidate, copied_from=original, seconds=0.0, saved_seconds=saved
+    )

@@ -14,7 +14,7 @@ from typing import Any
 
 from evometa.errors import StudyError
 from evometa.records import Genome, Objectives
-from evometa.space import Space
+from evometa.space import Primitive, Space, trees
 from evometa.task.protocol import Task
 
 COSTS = ("params", "macs", "adapt_seconds", "adapt_bytes")
@@ -110,6 +110,17 @@ class Study:
     def metrics(self) -> tuple[str, ...]:
         """Names of all metrics an `OK` evaluation has."""
         return (*self.task.metrics, *COSTS)
+
+    @property
+    def primitives(self) -> tuple[Primitive, ...]:
+        """Primitives of one's own that the space's expressions may use."""
+        found = {
+            primitive.name: primitive
+            for tree in trees(self.space)
+            for primitive in tree.primitives
+            if primitive.function is not None
+        }
+        return tuple(found.values())
 
     def with_training(self, **changes: Any) -> Study:
         """Return the study with some of its `Training` changed."""

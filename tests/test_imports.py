@@ -16,7 +16,7 @@ ALLOWED = {
     "network": LEAVES,
     "rule": LEAVES | {"space"},  # rule_space is a space
     "task": LEAVES,
-    "learner": LEAVES | {"rule", "network"},
+    "learner": LEAVES | {"rule", "network", "space"},  # primitives of the user's own
     "study": LEAVES | {"space", "task"},
     "evaluate": LEAVES | {"network", "rule", "task", "learner", "study"},
     "execute": LEAVES,
@@ -28,7 +28,12 @@ ALLOWED = {
 }
 HEAVY = {
     "ray": {"execute/ray_pool.py"},
-    "deap": {"search/individual.py", "search/regularized_evolution.py", "search/nsga2.py"},
+    "deap": {
+        "search/individual.py",
+        "search/regularized_evolution.py",
+        "search/nsga2.py",
+        "space/tree_operators.py",
+    },
     "optuna": {"search/tpe.py"},
 }
 TORCH_ROOMS = {"network", "rule", "task", "learner", "evaluate", "check"}

@@ -7,6 +7,7 @@ only, so it runs and can be measured on machines without Ray, DEAP or Optuna.
 from evometa.evaluate.calibration import calibrate
 from evometa.evaluate.evaluator import Evaluator
 from evometa.evaluate.gate import Admission, Rejected, admit
+from evometa.evaluate.identity import identify
 from evometa.evaluate.plan import LOOP, VMAP, Plan, parse_plan
 from evometa.evaluate.scoring import Outcome, score
 from evometa.evaluate.training import Checkpoint, Trained, Trainer
@@ -24,6 +25,7 @@ __all__ = [
     "Trainer",
     "admit",
     "calibrate",
+    "identify",
     "parse_plan",
     "score",
 ]

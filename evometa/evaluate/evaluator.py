@@ -14,10 +14,11 @@ import torch
 
 from evometa.errors import StudyError
 from evometa.evaluate.gate import Admission, Rejected, admit
-from evometa.evaluate.plan import parse_plan
+from evometa.evaluate.plan import Plan, parse_plan
 from evometa.evaluate.scoring import Outcome, score
 from evometa.evaluate.settings import numerics
 from evometa.evaluate.training import Trained, Trainer, forked_random
+from evometa.learner import Learner
 from evometa.records import Candidate, Evaluation, Status, derive_seed
 from evometa.study import Study
 from evometa.task.protocol import EpisodeBatch
@@ -64,7 +65,9 @@ class Evaluator:
                     continue
                 # what draws random numbers while training must not share them with neighbours
                 alone = candidate.number if admission.random else None
-                key = (admission.signature, admission.plan, alone)
+                # one compiled program for all is worth more than company with other updates
+                kin = admission.signature if admission.plan.compile else admission.kin
+                key = (kin, admission.plan, alone)
                 groups.setdefault(key, []).append(_Member(blank, admission))
             for members in groups.values():
                 for result in self._evaluate(members, device):
@@ -101,14 +104,14 @@ class Evaluator:
         study = self.study
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
-        learners = [member.admission.learner for member in members]
+        learners, plan = _together([member.admission for member in members])
         seeds = [derive_seed(member.blank.candidate.seed, "meta-train") for member in members]
         trainer = Trainer(
             learners,
             study.task,
             study.training,
             seeds=seeds,
-            plan=members[0].admission.plan,
+            plan=plan,
             device=device,
         )
         trainer.run()
@@ -184,6 +187,15 @@ class _Member:
 
     blank: Evaluation
     admission: Admission
+
+
+def _together(admissions: Sequence[Admission]) -> tuple[list[Learner], Plan]:
+    """Return learners of equal structure, and the plan that suits them."""
+    learners = [admission.learner for admission in admissions]
+    plan = admissions[0].plan
+    if len({admission.signature for admission in admissions}) == 1:
+        return learners, plan
+    return learners[0].together(learners), replace(plan, compile=False, graph=False)
 
 
 def _failed(blank: Evaluation, error: Exception) -> Evaluation:

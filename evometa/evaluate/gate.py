@@ -45,6 +45,7 @@ class Admission:
         network: the network as a function.
         cost: parameters and multiply-accumulates.
         signature: equal for candidates that differ only in numbers.
+        kin: equal for candidates that may share a pack, their rules' updates differing.
         plan: how its inner loops are executed.
         note: what was changed so that it can work; empty if nothing.
         random: whether the network draws random numbers, as dropout does.
@@ -55,6 +56,7 @@ class Admission:
     network: Network
     cost: Cost
     signature: str
+    kin: str
     plan: Plan
     note: str
     random: bool
@@ -106,12 +108,17 @@ def admit(
         learner=learner,
         network=network,
         cost=cost,
-        signature=hashlib.sha256(learner.structure.encode()).hexdigest()[:16],
+        signature=_short_hash(learner.structure),
+        kin=_short_hash(learner.kin),
         plan=chosen,
         note=note,
         random=_draws(network, inputs),
         seconds=time.perf_counter() - started,
     )
+
+
+def _short_hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _differentiable(
@@ -136,7 +143,7 @@ def _differentiable(
 def _learner(study: Study, module: nn.Module, rule: Genome, plain: bool) -> tuple[Learner, Network]:
     network = Network(module, plain=plain)
     try:
-        learner = make_learner(rule, network, study.task, study.training.norm)
+        learner = make_learner(rule, network, study.task, study.training.norm, study.primitives)
         learner.init()
     except (ValueError, TypeError) as error:
         raise Rejected(f"the learning rule does not fit: {error}") from error

@@ -5,7 +5,7 @@ under `vmap`, and a pack of candidates. `GradientLearner` covers the MAML family
 which member; `Prototypes` the metric family.
 """
 
-from evometa.learner.families import FAMILIES, make_learner
+from evometa.learner.families import FAMILIES, behaviour, make_learner
 from evometa.learner.gradient import GradientLearner
 from evometa.learner.protocol import (
     Adapted,
@@ -31,5 +31,6 @@ __all__ = [
     "Prototypes",
     "Stage",
     "Tensors",
+    "behaviour",
     "make_learner",
 ]

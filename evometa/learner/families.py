@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -10,23 +10,52 @@ from evometa.learner.gradient import GradientLearner
 from evometa.learner.protocol import Learner
 from evometa.learner.prototypes import make_prototypes
 from evometa.network import Network
-from evometa.rule import make_rule
+from evometa.records import canonical_json
+from evometa.rule import check_update, fingerprint, make_rule
+from evometa.space import Primitive
 
 
 def make_gradient(
-    genome: Mapping[str, Any], network: Network, task: Any, norm: str
+    genome: Mapping[str, Any], network: Network, task: Any, norm: str, own: Sequence[Primitive]
 ) -> GradientLearner:
-    """Turn a genome of `rule_space` into a learner."""
-    return GradientLearner(network, make_rule(genome), task.loss, norm)
+    """Turn a genome of `rule_space` into a learner.
+
+    Raises:
+        ValueError: if the rule cannot learn.
+    """
+    rule = make_rule(genome, own)
+    check_update(rule)
+    return GradientLearner(network, rule, task.loss, norm)
 
 
-Family = Callable[[Mapping[str, Any], Network, Any, str], Learner]
+Family = Callable[[Mapping[str, Any], Network, Any, str, Sequence[Primitive]], Learner]
 FAMILIES: Mapping[str, Family] = MappingProxyType(
     {"gradient": make_gradient, "prototypes": make_prototypes}
 )
 
 
-def make_learner(genome: Mapping[str, Any], network: Network, task: Any, norm: str) -> Learner:
+def behaviour(genome: Mapping[str, Any], own: Sequence[Primitive] = ()) -> str:
+    """Return a text that is equal for rule genomes which stand for the same learner.
+
+    Args:
+        genome: as `make_learner` takes it.
+        own: primitives of one's own that updates may use.
+
+    Raises:
+        ValueError, TypeError: if the genome stands for none.
+    """
+    name = next(iter(genome)) if len(genome) == 1 else "gradient"
+    genes = genome.get(name, genome)
+    return fingerprint(make_rule(genes, own)) if name == "gradient" else canonical_json(genome)
+
+
+def make_learner(
+    genome: Mapping[str, Any],
+    network: Network,
+    task: Any,
+    norm: str,
+    own: Sequence[Primitive] = (),
+) -> Learner:
     """Turn a rule genome into a learner.
 
     Args:
@@ -34,6 +63,7 @@ def make_learner(genome: Mapping[str, Any], network: Network, task: Any, norm: s
         network: what learns.
         task: gives the loss, and the shape of an episode.
         norm: batch-norm protocol.
+        own: primitives of one's own that updates may use.
 
     Raises:
         ValueError: if the rule does not fit the task, or a gene has no such value.
@@ -43,4 +73,4 @@ def make_learner(genome: Mapping[str, Any], network: Network, task: Any, norm: s
     genes = genome.get(name, genome)
     if name not in FAMILIES:
         raise ValueError(f"a learner must be one of {', '.join(FAMILIES)}, got {name!r}")
-    return FAMILIES[name](genes, network, task, norm)
+    return FAMILIES[name](genes, network, task, norm, own)

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 from torch.func import grad
 
-from evometa.learner.protocol import Examples, Loss, Meta, MetaLoss, Stage, Tensors
+from evometa.learner.losses import inner_loss
+from evometa.learner.protocol import Examples, Learner, Loss, Meta, MetaLoss, Stage, Tensors
 from evometa.network import Network, Norm
-from evometa.rule import Outer, Rule
+from evometa.rule import MixedRule, Outer, Rule
 
 MOMENTUM = 0.1  # of per-step batch-norm statistics, as PyTorch's own running averages
 STEP_LOSS_FLOOR = 0.03  # MAML++: least weight of an early step's loss, over the number of steps
@@ -60,6 +61,18 @@ class GradientLearner:
         return f"gradient\n{self.network.structure}\n{self.rule.structure}\n{self.norm}"
 
     @property
+    def kin(self) -> str:
+        """Text that is equal for learners which differ in numbers and in their rules' updates."""
+        return f"gradient\n{self.network.structure}\n{self.rule.frame}\n{self.norm}"
+
+    def together(self, learners: Sequence[Any]) -> list[Learner]:
+        """Return learners of equal `kin` as learners of equal structure."""
+        rules = tuple(learner.rule for learner in learners)
+        return [
+            replace(learner, rule=MixedRule(rules, place)) for place, learner in enumerate(learners)
+        ]
+
+    @property
     def outer(self) -> Outer:
         """How the outer loop trains it."""
         return self.rule.outer
@@ -103,7 +116,7 @@ class GradientLearner:
         network, steps = self.network, self.rule.steps
         own = network.affine if self.rule.affine == "step" else ()
         params = {name: value for name, value in network.params.items() if name not in own}
-        adapting = {name: params[name] for name in self.rule.adapting(list(params))}
+        adapting = {name: params[name] for name in self.rule.adapting(params)}
         norms = {f"norm:{name}": _repeat(network.params[name], steps) for name in own}
         buffers = dict(network.buffers)
         if self.norm == "per-step":
@@ -198,21 +211,22 @@ class GradientLearner:
 
             def support_loss(
                 adapting: Tensors, step: int = step, buffers: Tensors = buffers
-            ) -> tuple[Tensor, Tensors]:
+            ) -> tuple[Tensor, tuple[Tensor, Tensors]]:
                 now = self._at_step(meta, {**fixed, **adapting}, step)
                 outputs, seen = self._forward(
                     now, self._slice(buffers, step), inputs, self._support_norm
                 )
-                return self.loss(outputs, targets), seen
+                loss = inner_loss(self.rule.loss, self.loss)(outputs, targets)
+                return loss, (loss, seen)
 
             if self.mapped:
                 # without a graph, the gradient is a constant to the outer loop
                 with nullcontext() if order == 2 else torch.no_grad():
-                    grads, seen = grad(support_loss, has_aux=True)(params)
+                    grads, (loss, seen) = grad(support_loss, has_aux=True)(params)
             else:
-                grads, seen = _plain_grad(support_loss, params, graph=order == 2)
+                grads, (loss, seen) = _plain_grad(support_loss, params, graph=order == 2)
             buffers = self._remember(buffers, seen, step)
-            params, state = self.rule.update(grads, state, params, step)
+            params, state = self.rule.apply(grads, loss, state, params, step)
             yield {**fixed, **params}, buffers
 
     @property
@@ -222,7 +236,7 @@ class GradientLearner:
         return "record" if self.training else "stored"
 
     def _adapting(self, meta: Meta) -> Sequence[str]:
-        return self.rule.adapting(list(meta["params"]))
+        return self.rule.adapting(meta["params"])
 
     def _at_step(self, meta: Meta, params: Tensors, step: int) -> Tensors:
         """Put a step's batch-norm weights and biases among the parameters."""
@@ -264,8 +278,11 @@ class GradientLearner:
 
 
 def _plain_grad(
-    function: Callable[[Tensors], tuple[Tensor, Tensors]], params: Tensors, *, graph: bool
-) -> tuple[Tensors, Tensors]:
+    function: Callable[[Tensors], tuple[Tensor, tuple[Tensor, Tensors]]],
+    params: Tensors,
+    *,
+    graph: bool,
+) -> tuple[Tensors, tuple[Tensor, Tensors]]:
     """Do what `torch.func.grad` does, outside of `vmap`: without its second graph, and faster."""
     graph = graph and torch.is_grad_enabled()
     with torch.enable_grad():
@@ -273,7 +290,7 @@ def _plain_grad(
             name: value if graph and value.requires_grad else value.detach().requires_grad_()
             for name, value in params.items()
         }
-        loss, seen = function(params)
+        loss, (_, seen) = function(params)
         grads = torch.autograd.grad(
             loss, list(params.values()), create_graph=graph, allow_unused=True
         )
@@ -281,7 +298,8 @@ def _plain_grad(
         name: torch.zeros_like(value) if grad is None else grad
         for (name, value), grad in zip(params.items(), grads, strict=True)
     }
-    return found, {name: value.detach() for name, value in seen.items()}
+    seen = {name: value.detach() for name, value in seen.items()}
+    return found, (loss if graph else loss.detach(), seen)
 
 
 def _repeat(value: Tensor, steps: int) -> Tensor:

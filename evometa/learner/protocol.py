@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from torch import Tensor
@@ -64,6 +64,15 @@ class Learner(Protocol):
     @property
     def structure(self) -> str:
         """Text that is equal for learners which differ only in numbers."""
+        ...
+
+    @property
+    def kin(self) -> str:
+        """Text that is equal for learners which `together` can give one structure."""
+        ...
+
+    def together(self, learners: Sequence[Learner]) -> list[Learner]:
+        """Return learners of equal `kin` as learners of equal structure, to share a pack."""
         ...
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from evometa.learner.protocol import Examples, Loss, Meta, MetaLoss, Stage, Tensors
+from evometa.learner.protocol import Examples, Learner, Loss, Meta, MetaLoss, Stage, Tensors
 from evometa.network import Network, Norm
 from evometa.rule import DEFAULT_OUTER, Outer, make_outer
 
@@ -78,6 +78,15 @@ class Prototypes:
             f"prototypes {self.distance} ways={self.ways} shots={self.shots} "
             f"{self.outer.structure}\n{self.network.structure}\n{self.norm}"
         )
+
+    @property
+    def kin(self) -> str:
+        """The structure: nothing else may differ."""
+        return self.structure
+
+    def together(self, learners: Sequence[Any]) -> list[Learner]:
+        """Return the learners, which are equal in structure as they are."""
+        return list(learners)
 
     @property
     def second_order(self) -> bool:
@@ -182,7 +191,7 @@ class Prototypes:
 
 
 def make_prototypes(
-    genome: Mapping[str, Any], network: Network, task: Any, norm: str
+    genome: Mapping[str, Any], network: Network, task: Any, norm: str, own: Sequence[Any] = ()
 ) -> Prototypes:
     """Turn a genome of `prototype_space` into a learner.
 
@@ -192,5 +201,6 @@ def make_prototypes(
     """
     if not hasattr(task, "ways") or not hasattr(task, "shots"):
         raise ValueError(f"prototypes need a task of classes, and {type(task).__name__} has none")
+    del own  # nothing is written as an expression here
     outer = make_outer(genome["outer"]) if "outer" in genome else DEFAULT_OUTER
     return Prototypes(network, task.loss, task.shots, norm=norm, **{**genome, "outer": outer})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Protocol, TypeAlias
 
 from torch import Tensor
@@ -33,6 +32,11 @@ class Rule(Protocol):
         ...
 
     @property
+    def frame(self) -> str:
+        """Text that is equal for rules which may differ in numbers and in their updates."""
+        ...
+
+    @property
     def multi_step(self) -> float:
         """Share of meta-training in which the losses after all steps count (MAML++); 0: none."""
         ...
@@ -59,8 +63,13 @@ class Rule(Protocol):
         """Return the rule without second derivatives."""
         ...
 
-    def adapting(self, names: Sequence[str]) -> list[str]:
-        """Choose which of the parameters, named in the network's order, adapt."""
+    @property
+    def loss(self) -> str:
+        """Loss of the inner loop: the `"task"`'s own, `"squared"` or `"huber"`."""
+        ...
+
+    def adapting(self, params: Tensors) -> list[str]:
+        """Choose which of the parameters, in the network's order, adapt."""
         ...
 
     def learned(self, params: Tensors) -> Tensors:
@@ -75,8 +84,16 @@ class Rule(Protocol):
         """Return the state before the first step."""
         ...
 
-    def update(
-        self, grads: Tensors, state: State, params: Tensors, step: int
+    def apply(
+        self, grads: Tensors, loss: Tensor, state: State, params: Tensors, step: int
     ) -> tuple[Tensors, State]:
-        """Return the parameters after inner step `step` (from 0), and the state."""
+        """Return the parameters after inner step `step` (from 0), and the state.
+
+        Args:
+            grads: gradient of the support loss.
+            loss: the support loss, a tensor without axes.
+            state: from `init` or the step before.
+            params: before the step.
+            step: its number.
+        """
         ...

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from types import MappingProxyType
 from typing import Any
 
 from evometa.errors import SpaceError
+from evometa.rule.gradient import AFFINE, DESCENT, ORDERS, RATES
+from evometa.rule.known import KNOWN
+from evometa.rule.operations import OPERATIONS
 from evometa.rule.outer import SCHEDULES
-from evometa.rule.sgd import ADAPTS, AFFINE, ORDERS, RATES
-from evometa.space import Choice, Float, Int, Space, Struct
+from evometa.space import Choice, Float, Int, Primitive, Space, Struct, Tree
 
 _MAML: dict[str, Any] = {
     "steps": 1,
@@ -21,6 +24,9 @@ _MAML: dict[str, Any] = {
     "anneal": 0.0,
     "affine": "shared",
     "outer": {"adam": {"rate": 1e-3, "schedule": "constant"}},
+    "update": [*DESCENT],
+    "loss": "task",
+    "clip": 0.0,
 }
 PRESETS = MappingProxyType(
     {
@@ -45,6 +51,8 @@ PRESETS = MappingProxyType(
             "affine": "step",
             "outer": {"adam": {"rate": 1e-3, "schedule": "cosine"}},
         },
+        "lslr": {**_MAML, "rates": "layer-step"},
+        **{name: {**_MAML, "steps": 5, "update": tokens} for name, tokens in KNOWN.items()},
         "protonet": {
             "prototypes": {
                 "distance": "euclidean",
@@ -76,8 +84,11 @@ def rule_space(
     anneal: Space | None = None,
     affine: Space | None = None,
     outer: Space | None = None,
+    update: Space | None = None,
+    loss: Space | None = None,
+    clip: Space | None = None,
 ) -> Struct:
-    """Return the space of gradient rules; every argument narrows one gene.
+    """Return the space of gradient rules; every argument narrows or widens one gene.
 
     All presets but `protonet` are points of it. `Choice(value)` fixes a gene.
 
@@ -93,6 +104,11 @@ def rule_space(
         anneal: share of meta-training that is first order; default `Choice(0.0, 0.5)`.
         affine: batch-norm parameters `shared` by the steps or one set a `step`; default both.
         outer: the outer loop; default `outer_space()`.
+        update: what is subtracted at each step; default plain gradient descent alone.
+            `update_space()` for whatever can be written with the operations of rules.
+        loss: loss of the inner loop; default the task's own alone. `Choice("task", "squared",
+            "huber")` for all.
+        clip: longest gradient, 0 for no limit; default no limit alone.
 
     Returns:
         A `Struct` whose genomes `make_rule` understands.
@@ -102,12 +118,36 @@ def rule_space(
         rate=Float(0.001, 1.0, log=True) if rate is None else rate,
         order=Choice(*ORDERS) if order is None else order,
         rates=Choice(*RATES) if rates is None else rates,
-        adapts=Choice(*ADAPTS) if adapts is None else adapts,
+        adapts=Choice("all", "head", "body") if adapts is None else adapts,
         multi_step=Choice(0.0, 0.1) if multi_step is None else multi_step,
         anneal=Choice(0.0, 0.5) if anneal is None else anneal,
         affine=Choice(*AFFINE) if affine is None else affine,
         outer=outer_space() if outer is None else outer,
+        update=Choice([*DESCENT]) if update is None else update,
+        loss=Choice("task") if loss is None else loss,
+        clip=Choice(0.0) if clip is None else clip,
     )
+
+
+def update_space(
+    *, own: Sequence[Primitive] = (), leave_out: Sequence[str] = (), size: int = 24, depth: int = 8
+) -> Tree:
+    """Return the space of updates: typed expressions that see the gradient.
+
+    Args:
+        own: primitives of one's own, with their functions.
+        leave_out: names of `OPERATIONS` that may not be used.
+        size: most nodes.
+        depth: most levels below the root.
+
+    Raises:
+        SpaceError: if a name is unknown or taken.
+    """
+    for name in leave_out:
+        if name not in OPERATIONS:
+            raise SpaceError(f"an operation must be one of {', '.join(OPERATIONS)}, got {name!r}")
+    built_in = [op.primitive for op in OPERATIONS.values() if op.name not in leave_out]
+    return Tree([*built_in, *own], size=size, depth=depth, required=["gradient"])
 
 
 def prototype_space(
@@ -136,7 +176,8 @@ def preset(name: str, **changes: Any) -> dict[str, Any]:
     """Return a published rule as a genome, with some genes changed.
 
     Args:
-        name: `maml`, `fomaml`, `anil`, `boil`, `reptile`, `meta-sgd`, `maml++` or `protonet`.
+        name: `maml`, `fomaml`, `anil`, `boil`, `reptile`, `meta-sgd`, `lslr` (learned per-layer
+            per-step rates), `maml++`, `protonet`, or an optimiser of `KNOWN`.
         changes: genes to set, for instance `rate=0.4`.
 
     Raises:

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Iterator
-from contextlib import contextmanager
-
-import numpy as np
 from deap import base
 
 from evometa.records import Evaluation, Genome, Objectives, losses
@@ -31,14 +26,3 @@ class Individual:
         self.fitness = Losses(losses(evaluation, objectives))
         self.genome: Genome = evaluation.candidate.genome
         self.id = evaluation.candidate.id
-
-
-@contextmanager
-def deap_random(rng: np.random.Generator) -> Iterator[None]:
-    """Seed Python's global generator, which DEAP's operators use, and restore it after."""
-    state = random.getstate()
-    random.seed(int(rng.integers(2**63)))
-    try:
-        yield
-    finally:
-        random.setstate(state)

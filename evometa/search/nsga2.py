@@ -6,9 +6,10 @@ import numpy as np
 from deap import tools
 
 from evometa.records import Evaluation, Objectives, Status
-from evometa.search.individual import Individual, deap_random
+from evometa.search.individual import Individual
 from evometa.search.protocol import Proposal
 from evometa.space import Space
+from evometa.space.global_random import global_random
 
 POPULATION = 40
 NEWCOMERS = 10  # survivors are chosen each time so many have joined
@@ -72,6 +73,6 @@ class NSGA2:
         if len(self._survivors) < 4:
             picks = rng.integers(len(self._survivors), size=2)
             return self._survivors[picks[0]], self._survivors[picks[1]]
-        with deap_random(rng):
+        with global_random(rng):
             first, second = tools.selTournamentDCD(self._survivors, 4)[:2]
         return first, second

@@ -8,9 +8,10 @@ import numpy as np
 from deap import tools
 
 from evometa.records import Evaluation, Objectives, Status
-from evometa.search.individual import Individual, deap_random
+from evometa.search.individual import Individual
 from evometa.search.protocol import Proposal
 from evometa.space import Space
+from evometa.space.global_random import global_random
 
 POPULATION = 32
 TOURNAMENT = 8
@@ -53,7 +54,7 @@ class RegularizedEvolution:
         maximum = self._living.maxlen or 0
         if len(self._living) < maximum // 2:
             return Proposal(self._space.sample(rng), operator="random")
-        with deap_random(rng):
+        with global_random(rng):
             first, second = tools.selTournament(
                 list(self._living), 2, min(self._tournament, len(self._living))
             )

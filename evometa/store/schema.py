@@ -46,6 +46,7 @@ _CORE = [
     ("plan", _WORD),
     ("note", pa.string()),
     ("copied_from", pa.string()),
+    ("saved_seconds", pa.float64()),
     ("seconds", pa.float64()),
     ("peak_memory_bytes", pa.int64()),
     ("device", _WORD),
@@ -103,6 +104,7 @@ def to_row(
         "plan": evaluation.plan,
         "note": clean(evaluation.note),
         "copied_from": evaluation.copied_from,
+        "saved_seconds": evaluation.saved_seconds,
         "seconds": evaluation.seconds,
         "peak_memory_bytes": evaluation.peak_memory_bytes,
         "device": evaluation.device,
@@ -158,6 +160,7 @@ def from_row(row: Mapping[str, Any]) -> Evaluation:
         node=row["node"],
         started_at=row["started_at"].timestamp(),
         copied_from=row["copied_from"],
+        saved_seconds=row["saved_seconds"],
     )
 
 

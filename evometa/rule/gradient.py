@@ -1,0 +1,349 @@
+"""Rules that adapt by gradients: the MAML family, and whatever an update can express."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from evometa.rule.operations import TINY, Operation, operations
+from evometa.rule.outer import DEFAULT_OUTER, Outer, make_outer
+from evometa.rule.protocol import Tensors
+from evometa.rule.update import Layers, Numbers, Update
+from evometa.space import Primitive
+
+RATES = ("fixed", "shared", "layer", "layer-step", "parameter")
+ADAPTS = ("all", "head", "body", "norm")
+ORDERS = (0, 1, 2)
+AFFINE = ("shared", "step")
+LOSSES = ("task", "squared", "huber")
+DESCENT = ("mul", "rate", "gradient")
+"""The update of plain gradient descent."""
+EXTRAS = {"gain": 1.0, "shift": 0.0}
+"""What is learned for each weight where the update uses it, from these values."""
+
+_KINDS = {"layer": "layer", "layer-step": "layer", "parameter": "element"}
+
+
+@dataclass(frozen=True)
+class GradientRule:
+    """`parameter <- parameter - update`, on some of the parameters, for a number of steps.
+
+    Attributes:
+        steps: number of inner steps.
+        rate: the rate, or the initial value of all learned rates.
+        order: 2 for MAML (Finn et al., 2017), 1 for its first-order approximation, 0 for Reptile
+            (Nichol et al., 2018), which adapts to support and query set together and moves the
+            initial parameters towards the adapted ones.
+        rates: what is learned: `"fixed"` (nothing), `"shared"` (one rate), `"layer"` (one a layer),
+            `"layer-step"` (one a layer and step: MAML++, Antoniou et al., 2019), `"parameter"` (one
+            a weight: Meta-SGD, Li et al., 2017).
+        adapts: `"all"` parameters, the `"head"` (ANIL, Raghu et al., 2020), the `"body"` (BOIL, Oh
+            et al., 2021), or the `"norm"` parameters and biases, which have one axis. The head is
+            the last layer that has parameters. A text of 0 and 1 says for each layer whether it
+            adapts, and ends with the head; its first digit counts for all earlier layers.
+        multi_step: MAML++: share of meta-training in which the query losses after all steps count,
+            with weights that move to the last step; 0 for the last one alone.
+        anneal: MAML++: share of meta-training that is first order before `order` begins.
+        affine: `"step"` gives batch norm its own learned weights and biases at each step (MAML++);
+            they do not adapt.
+        outer: how the outer loop trains.
+        update: what is subtracted at each step: tokens of an expression; see `Update`.
+        loss: of the inner loop: the `"task"`'s own, or `"squared"` or `"huber"`, on one-hot targets
+            for classes.
+        clip: longest gradient, all adapting parameters together; 0 for no limit.
+        table: the operations that the update may use.
+
+    Raises:
+        ValueError: if an argument is none of these.
+    """
+
+    steps: int
+    rate: float
+    order: int = 2
+    rates: str = "fixed"
+    adapts: str = "all"
+    multi_step: float = 0.0
+    anneal: float = 0.0
+    affine: str = "shared"
+    outer: Outer = DEFAULT_OUTER
+    update: Sequence[Any] = DESCENT
+    loss: str = "task"
+    clip: float = 0.0
+    table: Mapping[str, Operation] = field(default_factory=operations)
+    expression: Update = field(init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        for name, allowed in (
+            ("order", ORDERS),
+            ("rates", RATES),
+            ("affine", AFFINE),
+            ("loss", LOSSES),
+        ):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"`{name}` must be one of {allowed}, got {getattr(self, name)!r}")
+        if self.adapts not in ADAPTS and not (
+            isinstance(self.adapts, str) and "1" in self.adapts and set(self.adapts) <= {"0", "1"}
+        ):
+            raise ValueError(
+                f"`adapts` must be one of {ADAPTS}, or a 0 or 1 for each layer such as '011', "
+                f"got {self.adapts!r}"
+            )
+        if self.steps < 1:
+            raise ValueError(f"`steps >= 1` must hold, got {self.steps!r}")
+        if self.clip < 0:
+            raise ValueError(f"`clip >= 0` must hold, got {self.clip!r}")
+        for name in ("multi_step", "anneal"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"`0 <= {name} <= 1` must hold, got {getattr(self, name)!r}")
+        kind = _KINDS.get(self.rates, "scalar")
+        object.__setattr__(self, "update", tuple(self.update))
+        object.__setattr__(self, "expression", Update.of(self.update, self.table, kind))
+
+    @property
+    def frame(self) -> str:
+        """Text that is equal for rules which differ in their updates and in numbers only."""
+        return (
+            f"steps={self.steps} order={self.order} rates={self.rates} adapts={self.adapts} "
+            f"multi_step={self.multi_step} anneal={self.anneal} affine={self.affine} "
+            f"outer={self.outer.structure} loss={self.loss} clip={self.clip > 0}"
+        )
+
+    @property
+    def structure(self) -> str:
+        """Text that is equal for rules which differ only in numbers."""
+        return f"{self.frame} update={self.expression.structure}"
+
+    def order_at(self, progress: float) -> int:
+        """Return the order of derivative at a point of meta-training."""
+        return min(self.order, 1) if progress < self.anneal else self.order
+
+    def first_order(self) -> GradientRule:
+        """Return the rule without second derivatives."""
+        return replace(self, order=min(self.order, 1))
+
+    def adapting(self, params: Tensors) -> list[str]:
+        """Choose which of the parameters, in the network's order, adapt.
+
+        Raises:
+            ValueError: if none is left, as with `"body"` on a network of one layer.
+        """
+        layers = list(dict.fromkeys(layer_of(name) for name in params))
+        mask = dict.fromkeys(layers, True)
+        if self.adapts in ("head", "body"):
+            mask = {layer: (layer == layers[-1]) == (self.adapts == "head") for layer in layers}
+        elif self.adapts not in ADAPTS:
+            digits = self.adapts.rjust(len(layers), self.adapts[0])[-len(layers) :]
+            mask = {layer: digit == "1" for layer, digit in zip(layers, digits, strict=True)}
+        chosen = [
+            name
+            for name, value in params.items()
+            if mask[layer_of(name)] and (self.adapts != "norm" or value.dim() <= 1)
+        ]
+        if not chosen:
+            raise ValueError(
+                f"the rule adapts {self.adapts!r}, but the network has no such parameters "
+                f"(it has {list(params)}); use adapts='all'"
+            )
+        return chosen
+
+    def learned(self, params: Tensors) -> Tensors:
+        """Return the initial learned numbers, named as `init` reads them."""
+        some = next(iter(params.values()))
+        found: Tensors = {}
+        if self.rates == "shared":
+            found = {"rate": some.new_tensor(self.rate)}
+        elif self.rates == "layer":
+            found = {layer_of(name): some.new_tensor(self.rate) for name in params}
+        elif self.rates == "layer-step":
+            found = {layer_of(name): some.new_full((self.steps,), self.rate) for name in params}
+        elif self.rates == "parameter":
+            found = {name: torch.full_like(value, self.rate) for name, value in params.items()}
+        for extra in self.extras:
+            for name, value in params.items():
+                found[f"{extra}:{name}"] = torch.full_like(value, EXTRAS[extra])
+        if self.expression.learned:
+            found["update:constants"] = some.new_tensor(self.expression.learned)
+        return found
+
+    def constants(self, params: Tensors) -> Tensors:
+        """Return the fixed numbers: the rate, the update's constants, the limit of gradients."""
+        some = next(iter(params.values()))
+        found = {"rate": some.new_tensor(self.rate)} if self.rates == "fixed" else {}
+        if self.expression.fixed:
+            found["update:constants"] = some.new_tensor(self.expression.fixed)
+        if self.clip:
+            found["clip"] = some.new_tensor(self.clip)
+        return found
+
+    @property
+    def extras(self) -> list[str]:
+        """Which of the `EXTRAS` the update uses."""
+        return [name for name in EXTRAS if name in self.update]
+
+    def init(self, params: Tensors, learned: Tensors, constants: Tensors) -> State:
+        """Return what the rule carries from step to step."""
+        if self.update == DESCENT and not self.clip:
+            return State(self._rates(params, learned, constants), {}, None, ())
+        return self.carried(params, learned, constants)
+
+    def carried(self, params: Tensors, learned: Tensors, constants: Tensors) -> State:
+        """Return what an expression needs from step to step, whatever the expression."""
+        rates = self._rates(params, learned, constants)
+        start = _Flat.of(params)
+        none = start.vector.new_zeros(0)
+        numbers = {
+            "fixed": constants.get("update:constants", none),
+            "learned": learned.get("update:constants", none),
+            **{name: constants[name] for name in ("clip",) if name in constants},
+        }
+        for extra in EXTRAS:
+            if f"{extra}:{next(iter(params))}" in learned:
+                numbers[extra] = start.flatten({n: learned[f"{extra}:{n}"] for n in params})
+        memory = (torch.zeros_like(start.vector),) * self.expression.memories
+        return State(rates, numbers, start, memory)
+
+    def apply(
+        self, grads: Tensors, loss: Tensor, state: State, params: Tensors, step: int
+    ) -> tuple[Tensors, State]:
+        """Return the parameters after one step, and the state."""
+        start = state.start
+        if start is None:  # gradient descent is one operation for each tensor
+            return {
+                name: torch.addcmul(value, self._at(state.rates[name], step), grads[name], value=-1)
+                for name, value in params.items()
+            }, state
+        seen = self.sees(grads, loss, state, params, step)
+        numbers = Numbers(state.numbers["fixed"], state.numbers["learned"])
+        move, memory = self.expression(seen, numbers, state.memory, start.layers, step + 1)
+        new = start.unflatten(seen["parameter"] - move)
+        return new, state._replace(memory=tuple(memory))
+
+    def sees(
+        self, grads: Tensors, loss: Tensor, state: State, params: Tensors, step: int
+    ) -> Tensors:
+        """Return what an update sees at a step, by name."""
+        start = state.start
+        assert start is not None
+        gradient = start.flatten(grads)
+        if "clip" in state.numbers:
+            length = (gradient.square().sum() + TINY**2).sqrt()
+            gradient = gradient * (state.numbers["clip"] / length).clamp(max=1.0)
+        return {
+            "gradient": gradient,
+            "parameter": start.flatten(params),
+            "initial": start.vector,
+            "rate": self._rate(state.rates, start, step),
+            "loss": loss,
+            "progress": loss.new_tensor(step / self.steps),
+            **{name: state.numbers[name] for name in EXTRAS if name in state.numbers},
+            **start.known,
+        }
+
+    def _rates(self, params: Tensors, learned: Tensors, constants: Tensors) -> Tensors:
+        if self.rates == "fixed":
+            return dict.fromkeys(params, constants["rate"])
+        if self.rates == "shared":
+            return dict.fromkeys(params, learned["rate"])
+        if self.rates == "parameter":
+            return {name: learned[name] for name in params}
+        return {name: learned[layer_of(name)] for name in params}
+
+    def _at(self, rate: Tensor, step: int) -> Tensor:
+        # steps beyond those that were trained go on at the last one's rate
+        return rate[min(step, self.steps - 1)] if self.rates == "layer-step" else rate
+
+    def _rate(self, rates: Tensors, start: _Flat, step: int) -> Tensor:
+        """Return the rates of a step: one, one a layer, or one a weight."""
+        if self.rates == "parameter":
+            return start.flatten(rates)
+        if self.rates in ("fixed", "shared"):
+            return next(iter(rates.values()))
+        by_layer = {layer_of(name): self._at(rates[name], step) for name in start.shapes}
+        return torch.stack(list(by_layer.values()))
+
+
+class State(NamedTuple):
+    """What a gradient rule carries from step to step.
+
+    Attributes:
+        rates: the rate of each parameter.
+        numbers: constants of the update.
+        start: the initial parameters; None for plain gradient descent.
+        memory: running averages, each of shape `(weights,)`.
+    """
+
+    rates: Tensors
+    numbers: Tensors
+    start: _Flat | None
+    memory: tuple[Tensor, ...]
+
+
+class _Flat(NamedTuple):
+    """Tensors by name as one vector, layer after layer.
+
+    Attributes:
+        vector: shape `(weights,)`.
+        shapes: of the tensors, in the vector's order.
+        layers: which weights belong together.
+        known: what an update may see of each layer.
+    """
+
+    vector: Tensor
+    shapes: dict[str, torch.Size]
+    layers: Layers
+    known: Tensors
+
+    @staticmethod
+    def of(tensors: Tensors) -> _Flat:
+        layers = list(dict.fromkeys(layer_of(name) for name in tensors))
+        shapes = {
+            name: value.shape
+            for layer in layers
+            for name, value in tensors.items()
+            if layer_of(name) == layer
+        }
+        sizes = [sum(shapes[n].numel() for n in shapes if layer_of(n) == at) for at in layers]
+        vector = torch.cat([tensors[name].reshape(-1) for name in shapes])
+        index = torch.cat(
+            [torch.full((size,), at, device=vector.device) for at, size in enumerate(sizes)]
+        )
+        last = max(len(sizes) - 1, 1)
+        known = {
+            "dimension": vector.new_tensor(sizes),
+            "depth": vector.new_tensor([at / last for at in range(len(sizes))]),
+        }
+        return _Flat(vector, shapes, Layers(tuple(sizes), index), known)
+
+    def flatten(self, tensors: Tensors) -> Tensor:
+        return torch.cat([tensors[name].reshape(-1) for name in self.shapes])
+
+    def unflatten(self, vector: Tensor) -> Tensors:
+        parts = torch.split(vector, [shape.numel() for shape in self.shapes.values()])
+        return {
+            name: part.view(shape)
+            for (name, shape), part in zip(self.shapes.items(), parts, strict=True)
+        }
+
+
+def make_rule(genome: Mapping[str, Any], own: Sequence[Primitive] = ()) -> GradientRule:
+    """Turn a rule genome into a rule.
+
+    Args:
+        genome: genes by name; those that are missing take their defaults.
+        own: primitives of one's own that the update may use.
+
+    Raises:
+        ValueError: if a gene has no such value.
+        TypeError: if a gene is unknown or missing.
+    """
+    outer = make_outer(genome["outer"]) if "outer" in genome else DEFAULT_OUTER
+    return GradientRule(**{**genome, "outer": outer, "table": operations(own)})
+
+
+def layer_of(name: str) -> str:
+    """Return the name of the layer that a parameter belongs to."""
+    return name.rpartition(".")[0]

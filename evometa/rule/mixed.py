@@ -1,0 +1,227 @@
+"""Rules with different updates in one pack: they share the gradient, and differ in what they do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.func import vmap
+
+from evometa.rule.gradient import EXTRAS, GradientRule, State
+from evometa.rule.outer import Outer
+from evometa.rule.protocol import Tensors
+from evometa.rule.update import Layers, Numbers
+
+CONSTANTS = "update:constants"
+WHICH = "update:which"
+
+
+@dataclass(frozen=True)
+class MixedRule:
+    """One of several rules that are equal in everything but their updates.
+
+    The others come along so that all have one structure. Their numbers are padded to equal
+    lengths; which update is meant is one of the constants.
+
+    Attributes:
+        rules: equal in `frame`.
+        which: place of the one that is meant.
+    """
+
+    rules: tuple[GradientRule, ...]
+    which: int
+
+    def __post_init__(self) -> None:
+        if len({rule.frame for rule in self.rules}) != 1:
+            raise ValueError("the rules of a pack may differ in their updates and numbers only")
+
+    @property
+    def _mine(self) -> GradientRule:
+        return self.rules[self.which]
+
+    @property
+    def steps(self) -> int:
+        """Number of inner steps."""
+        return self._mine.steps
+
+    @property
+    def structure(self) -> str:
+        """Text that is equal for the rules of one pack."""
+        return " | ".join(rule.structure for rule in self.rules)
+
+    @property
+    def frame(self) -> str:
+        """Text that is equal for rules which differ in their updates and in numbers only."""
+        return self._mine.frame
+
+    @property
+    def multi_step(self) -> float:
+        """Share of meta-training in which the losses after all steps count."""
+        return self._mine.multi_step
+
+    @property
+    def affine(self) -> str:
+        """Whether batch norm has weights and biases of its own for each step."""
+        return self._mine.affine
+
+    @property
+    def outer(self) -> Outer:
+        """How the outer loop trains."""
+        return self._mine.outer
+
+    @property
+    def loss(self) -> str:
+        """Loss of the inner loop."""
+        return self._mine.loss
+
+    def order_at(self, progress: float) -> int:
+        """Return the order of derivative at a point of meta-training."""
+        return self._mine.order_at(progress)
+
+    def first_order(self) -> MixedRule:
+        """Return the rule without second derivatives."""
+        return replace(self, rules=tuple(rule.first_order() for rule in self.rules))
+
+    def adapting(self, params: Tensors) -> list[str]:
+        """Choose which of the parameters adapt."""
+        return self._mine.adapting(params)
+
+    def learned(self, params: Tensors) -> Tensors:
+        """Return the initial learned numbers."""
+        most = max(len(rule.expression.learned) for rule in self.rules)
+        found: Tensors = {}
+        for rule in self.rules:  # what any of them learns for each weight, all carry along
+            found |= {n: v for n, v in rule.learned(params).items() if n.split(":")[0] in EXTRAS}
+        return _padded({**found, **self._mine.learned(params)}, params, most)
+
+    def constants(self, params: Tensors) -> Tensors:
+        """Return the fixed numbers, and which update is meant."""
+        most = max(len(rule.expression.fixed) for rule in self.rules)
+        found = _padded(self._mine.constants(params), params, most)
+        return {**found, WHICH: torch.tensor(self.which)}
+
+    def init(self, params: Tensors, learned: Tensors, constants: Tensors) -> MixedState:
+        """Return what the rules carry from step to step."""
+        state = self._mine.carried(params, learned, constants)
+        assert state.start is not None
+        most = max(rule.expression.memories for rule in self.rules)
+        memory = state.start.vector.new_zeros((most, state.start.vector.shape[0]))
+        return MixedState(state, memory, constants[WHICH])
+
+    def apply(
+        self, grads: Tensors, loss: Tensor, state: MixedState, params: Tensors, step: int
+    ) -> tuple[Tensors, MixedState]:
+        """Return the parameters after one step, and the state."""
+        start = state.state.start
+        assert start is not None
+        seen = self._mine.sees(grads, loss, state.state, params, step)
+        numbers = state.state.numbers
+        call = _Call(self.rules, tuple(seen), start.layers, step + 1, None)
+        tensors = (numbers["fixed"], numbers["learned"], state.memory, *seen.values())
+        move, memory = _dispatch(call, state.which, tensors)
+        return start.unflatten(seen["parameter"] - move), state._replace(memory=memory)
+
+
+class MixedState(NamedTuple):
+    """What mixed rules carry from step to step.
+
+    Attributes:
+        state: rates, constants and the initial parameters.
+        memory: running averages, shape `(most of any rule, weights)`.
+        which: the update that is meant, without axes.
+    """
+
+    state: State
+    memory: Tensor
+    which: Tensor
+
+
+class _Call(NamedTuple):
+    """An update of one candidate, or of its tasks.
+
+    Attributes:
+        rules: of the pack.
+        names: of what is seen.
+        layers: which weights belong together.
+        time: number of the step.
+        tasks: for each tensor the axis of its tasks, or None; None for a single task.
+    """
+
+    rules: tuple[GradientRule, ...]
+    names: tuple[str, ...]
+    layers: Layers
+    time: int
+    tasks: tuple[int | None, ...] | None
+
+    def run(self, which: int, tensors: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Return the move and the memory of one candidate."""
+        expression = self.rules[which].expression
+        fixed, learned = len(expression.fixed), len(expression.learned)
+
+        def one(*values: Tensor) -> tuple[Tensor, Tensor]:
+            numbers = Numbers(values[0][:fixed], values[1][:learned])
+            slots = list(values[2].unbind())
+            seen = dict(zip(self.names, values[3:], strict=True))
+            used = expression.memories
+            move, after = expression(seen, numbers, slots[:used], self.layers, self.time)
+            kept = [*after, *slots[used:]]
+            return move.expand_as(seen["gradient"]), torch.stack(kept) if kept else values[2]
+
+        if self.tasks is None:
+            return one(*tensors)
+        return vmap(one, in_dims=self.tasks)(*tensors)
+
+
+def _dispatch(call: _Call, which: Tensor, tensors: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Run each candidate's own update, also within `vmap`."""
+    mapped = torch._C._functorch.is_batchedtensor
+    if any(mapped(tensor) for tensor in (which, *tensors)):
+        return _PerCandidate.apply(call, which, *tensors)  # type: ignore[no-any-return, no-untyped-call]
+    return call.run(int(which), tensors)
+
+
+class _PerCandidate(torch.autograd.Function):
+    """Steps out of `vmap`, which knows one program alone, to run one program a candidate.
+
+    Below `vmap` the usual autograd sees what is done, so no derivative is written here.
+    """
+
+    generate_vmap_rule = False
+
+    @staticmethod
+    def forward(call: _Call, which: Tensor, *tensors: Tensor) -> tuple[Tensor, Tensor]:
+        return call.run(int(which), tensors)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        return None
+
+    @staticmethod
+    def vmap(
+        info: Any, in_dims: tuple[Any, ...], call: _Call, which: Tensor, *tensors: Tensor
+    ) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:
+        _, which_dim, *dims = in_dims
+        if which_dim is None:  # the axis of tasks
+            tasked = call._replace(tasks=tuple(dims))
+            return _dispatch(tasked, which, tensors), (0, 0)
+        rows = []
+        for candidate in range(info.batch_size):
+            mine = [
+                tensor if dim is None else tensor.select(dim, candidate)
+                for tensor, dim in zip(tensors, dims, strict=True)
+            ]
+            rows.append(call.run(int(which[candidate]), mine))
+        moves, memories = zip(*rows, strict=True)
+        return (torch.stack(moves), torch.stack(memories)), (0, 0)
+
+
+def _padded(numbers: Tensors, params: Tensors, length: int) -> Tensors:
+    """Give the constants of an update a common length."""
+    if not length:
+        return numbers
+    mine = numbers.get(CONSTANTS, next(iter(params.values())).new_zeros(0))
+    return {**numbers, CONSTANTS: F.pad(mine, (0, length - len(mine)))}

@@ -1,0 +1,224 @@
+"""Updates as people read them: a formula, and a Python function that needs PyTorch alone."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import textwrap
+from collections.abc import Sequence
+
+from evometa.rule.gradient import GradientRule
+from evometa.rule.operations import TINY
+from evometa.space.expression import LIMITS, Node
+
+_HELPERS = {
+    "divide": f"""
+        def divide(a, b):  # keeps a distance from 0
+            tiny = torch.where(b < 0, -{TINY}, {TINY}).to(b.dtype)
+            return a / torch.where(b.abs() < {TINY}, tiny, b)
+    """,
+    "root": f"""
+        def root(a):  # has a derivative at 0
+            return a.clamp(min={TINY**2}).sqrt()
+    """,
+    "by_layer": """
+        def by_layer(function, values, sizes):  # one number for each layer
+            return torch.stack([function(part) for part in values.split(sizes)])
+    """,
+    "norm": f"""
+        def norm(values):
+            return (values.square().sum() + {TINY**2}).sqrt()
+    """,
+}
+_MEMORY = {
+    "average": ("{d} * memory[{i}] + (1 - {d}) * {x}", "after[{i}]"),
+    "unbiased": ("{d} * memory[{i}] + (1 - {d}) * {x}", "after[{i}] / (1 - {d} ** (step + 1))"),
+    "before": ("{d} * memory[{i}] + (1 - {d}) * {x}", "memory[{i}]"),
+    "trace": ("{d} * memory[{i}] + {x}", "after[{i}]"),
+}
+
+
+def formula(rule: GradientRule) -> str:
+    """Return the update as a formula: `w ← w - rate·g`.
+
+    `g` is the gradient, `w₀` the meta-trained initial weights, `s` the share of steps done, `‖·‖`
+    the norm of a layer; `avg(x; d)` a running average that keeps the share `d` at each step,
+    `avg*` the same without the bias of its start, `avg₋` before the present step, `sum(x; d)` a
+    sum that decays. Learned constants are marked with `~`.
+    """
+    nodes = rule.expression.nodes
+    texts: list[str] = [""] * len(nodes)
+    for place in range(len(nodes) - 1, -1, -1):
+        node = nodes[place]
+        if not isinstance(node.value, str):
+            texts[place] = f"{'~' if node.learned else ''}{node.value:.4g}"
+            continue
+        template = rule.expression.table[node.value].formula
+        arguments = []
+        for child in node.arguments:
+            inside, symbol = texts[child], nodes[child].value
+            loose = symbol in ("div", "neg", *(["mul"] if node.value in ("div", "square") else []))
+            tight = node.value in ("mul", "div", "square", "sqrt", "neg")
+            arguments.append(f"({inside})" if tight and loose else inside)
+        texts[place] = template.format(*arguments)
+    return f"w ← w - {texts[0]}"
+
+
+def python_source(rule: GradientRule, name: str = "update") -> str:
+    """Return the source of a function that does one inner step; it needs PyTorch alone.
+
+    The function takes vectors, in which the weights of a layer lie together. Called with what the
+    rule sees, it gives what the rule gives.
+    """
+    body, used = _statements(rule)
+    own = [
+        operation.primitive
+        for operation in rule.expression.table.values()
+        if operation.primitive.function is not None and operation.name in rule.update
+    ]
+    helpers = [textwrap.dedent(text).strip() for key, text in _HELPERS.items() if key in used]
+    for primitive in own:
+        helpers.append(_own_source(primitive.name, primitive.function))
+    constants = ", ".join(f"{value!r}" for value in rule.expression.learned)
+    clip = (
+        [
+            "    length = (gradient.square().sum() + 1e-16).sqrt()",
+            f"    gradient = gradient * ({rule.clip!r} / length).clamp(max=1.0)",
+        ]
+        if rule.clip
+        else []
+    )
+    extras = "".join(f", {name}" for name in rule.extras)
+    signature = (
+        f"def {name}(parameter, gradient, initial, rate, loss, step, sizes{extras}, memory=None, "
+        "constants=None):"
+    )
+    doc = [
+        f'    """{formula(rule)}',
+        "",
+        "    Args:",
+        "        parameter, gradient, initial: before this step, of the support loss, and before",
+        "            the first step; shape (weights,).",
+        "        rate: of this step: one, one a layer, or one a weight.",
+        "        loss: the support loss, a tensor without axes.",
+        "        step: from 0.",
+        "        sizes: number of weights of each layer, a list.",
+        *(f"        {extra}: learned, shape (weights,)." for extra in rule.extras),
+        "        memory: what the last call returned; None at the first step.",
+        f"        constants: the learned ones; as they were before training: [{constants}].",
+        "",
+        "    Returns:",
+        "        The parameters after the step, and the memory for the next one.",
+        '    """',
+    ]
+    text = "\n".join(body)
+    start = []
+    if "rate" in rule.update:
+        start.append("    rate = torch.as_tensor(rate, dtype=gradient.dtype)")
+    if "[layer]" in text:
+        start.append("    layer = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))")
+    if constants:
+        start.append(
+            f"    c = list(torch.tensor(constants or [{constants}], dtype=gradient.dtype))"
+        )
+    if rule.expression.memories:
+        start.append(
+            f"    memory = memory or [torch.zeros_like(gradient)] * {rule.expression.memories}"
+        )
+    start.append("    after = list(memory or [])")
+    end = ["    return parameter - move, after"]
+    lines = [signature, *doc, *start, *clip, *body, *end]
+    return "\n".join(["import torch", "", "", *_spaced(helpers), *lines, ""])
+
+
+def _spaced(helpers: Sequence[str]) -> list[str]:
+    return [line for helper in helpers for line in (helper, "", "")]
+
+
+def _statements(rule: GradientRule) -> tuple[list[str], set[str]]:
+    """Return one statement an operation, and the helpers that they call."""
+    nodes, table = rule.expression.nodes, rule.expression.table
+    lines: list[str] = []
+    names: list[str] = [""] * len(nodes)
+    used: set[str] = set()
+    slot, learned = rule.expression.memories, len(rule.expression.learned)
+    for place in range(len(nodes) - 1, -1, -1):
+        node = nodes[place]
+        if not isinstance(node.value, str):
+            value = f"gradient.new_tensor({node.value!r})"
+            if node.learned:
+                learned -= 1
+                value = f"c[{learned}]"
+                if node.kind == "decay":
+                    value += ".clamp({}, {})".format(*LIMITS["decay"])
+            names[place] = value
+            continue
+        if not node.arguments:
+            names[place] = _seen(node.value, rule)
+            continue
+        operation = table[node.value]
+        arguments = [
+            _as_wide(names, nodes, node, child, operation.primitive.arguments[i])
+            for i, child in enumerate(node.arguments)
+        ]
+        if operation.by_layer is not None:
+            function = "norm" if node.value == "norm" else "torch.mean"
+            used |= {"by_layer", *(["norm"] if node.value == "norm" else [])}
+            text = f"by_layer({function}, {arguments[0]}, sizes)"
+        elif operation.remembers is not None:
+            slot -= 1
+            new, text = (
+                part.format(d=arguments[0], x=arguments[1], i=slot) for part in _MEMORY[node.value]
+            )
+            lines.append(f"    after[{slot}] = {new}")
+        else:
+            text = operation.code.format(*arguments)
+            used |= {helper for helper in ("divide", "root") if text.startswith(f"{helper}(")}
+        names[place] = f"v{place}"
+        lines.append(f"    v{place} = {text}")
+    root = f"{names[0]}[layer]" if nodes[0].kind == "layer" else names[0]
+    return [*lines, f"    move = {root}"], used
+
+
+def _as_wide(
+    names: Sequence[str], nodes: Sequence[Node], node: Node, child: int, wanted: str
+) -> str:
+    """Return an argument, spread over weights or layers where the operation needs that."""
+    kind, have = node.works_on if wanted == "same" else wanted, nodes[child].kind
+    if kind == "element" and have == "layer":
+        return f"{names[child]}[layer]"
+    others = [nodes[c].kind for c in node.arguments if c != child]
+    constant = not isinstance(nodes[child].value, str) and not nodes[child].learned
+    if kind in others or kind == "decay":  # these spread a number by themselves
+        all_constant = all(
+            not isinstance(nodes[c].value, str) and not nodes[c].learned for c in node.arguments
+        )
+        calls = node.value in ("div", "maximum", "minimum")  # which want tensors
+        simple = constant and not all_constant and not calls
+        return repr(nodes[child].value) if simple else names[child]
+    if kind == "element" and have == "scalar":
+        return f"{names[child]}.expand_as(gradient)"
+    if kind == "layer" and have == "scalar":
+        return f"{names[child]}.expand(len(sizes))"
+    return names[child]
+
+
+def _seen(name: str, rule: GradientRule) -> str:
+    if name == "dimension":
+        return "gradient.new_tensor(sizes)"
+    if name == "depth":
+        return "torch.linspace(0, 1, len(sizes), dtype=gradient.dtype, device=gradient.device)"
+    if name == "progress":
+        return f"gradient.new_tensor(step / {rule.steps})"
+    return name
+
+
+def _own_source(name: str, function: object) -> str:
+    """Return the source of a primitive's function under the primitive's name, if there is any."""
+    try:
+        source = textwrap.dedent(inspect.getsource(function))  # type: ignore[arg-type]
+    except (OSError, TypeError):
+        source = ""
+    if source.startswith("def "):
+        return re.sub(r"^def \w+", f"def {name}", source.strip(), count=1)
+    return f"# {name}: see the study file"
