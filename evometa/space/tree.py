@@ -152,7 +152,12 @@ class Tree:
         return self.sample(rng)
 
     def crossover(self, first: Genome, second: Genome, rng: np.random.Generator) -> Genome:
-        """Return the first expression with one of its sub-trees taken from the second."""
+        """Return the first expression with one of its sub-trees taken from the second.
+
+        Equal parents have an equal child.
+        """
+        if first == second:
+            return list(first)
         nodes, others = self._nodes(first), self._nodes(second)
         for _ in range(ATTEMPTS):
             child = self._gp().crossover(nodes, others, rng)

@@ -274,3 +274,64 @@ def test_adaptation_memory_is_counted():
     assert one.metrics["adapt_bytes"] > 5 * other.metrics["adapt_bytes"] > 0
     assert one.metrics["adapt_bytes"] == evaluate(candidates([0.1]))[0].metrics["adapt_bytes"]
     assert math.isfinite(one.metrics["adapt_seconds"])
+
+
+UPDATES = [
+    ["mul", "rate", "gradient"],
+    ["mul", "rate", "tanh", "mul", "gain", "gradient"],
+    ["mul", "rate", "add", "trace", "learned", 0.9, "gradient", "mul", 0.1, "parameter"],
+    ["mul", "rate", "div", "gradient", "add", "norm", "gradient", "learned", 1.0],
+]
+
+
+def evolved(seed, update, steps=2):
+    torch.manual_seed(seed)
+    rule = preset("meta-sgd", rate=0.02 + 0.01 * seed, steps=steps, update=update)
+    return make_learner(rule, Network(mlp(1, [8, 8], 1).double()), TASK, "transductive")
+
+
+@pytest.mark.parametrize("plan", [*PLANS], ids=str)
+def test_different_updates_in_one_pack_equal_single_ones(plan):
+    learners = [evolved(seed, update) for seed, update in enumerate(UPDATES)]
+    assert len({one.kin for one in learners}) == 1 < len({one.structure for one in learners})
+    together = train(learners[0].together(learners), range(4), plan).results()
+    for seed, one in enumerate(learners):
+        (alone,) = train([one], [seed], VMAP).results()
+        assert_equal_params(together[seed].meta, alone.meta)
+
+
+def test_a_pack_of_different_updates_shrinks_and_goes_on():
+    learners = [evolved(seed, update) for seed, update in enumerate(UPDATES)]
+    trainer = train(learners[0].together(learners), range(4), until=10)
+    trainer.keep([3, 1])
+    trainer.run()
+    for result, seed in zip(trainer.results(), (3, 1), strict=True):
+        (alone,) = train([learners[seed]], [seed]).results()
+        assert_equal_params(result.meta, alone.meta)
+
+
+def assert_equal_params(one, other):
+    for name, value in other["params"].items():
+        torch.testing.assert_close(value, one["params"][name], rtol=1e-8, atol=1e-10, msg=name)
+
+
+def test_the_evaluator_packs_candidates_whose_updates_differ():
+    def candidate(number, update):
+        return Candidate(number, {"rule": preset("meta-sgd", update=update)}, seed=number)
+
+    study = Study(
+        space=s.Struct(rule=s.Choice("any")),
+        build=lambda genome: mlp(1, [8], 1),
+        task=TASK,
+        training=Training(iterations=20, tasks=4, validation=6),
+    )
+    evaluate = Evaluator(study)
+    pack = [candidate(number, update) for number, update in enumerate(UPDATES)]
+    bad = candidate(9, ["parameter"])
+    results = evaluate([*pack, bad])
+    assert [result.status for result in results] == [Status.OK] * 4 + [Status.INVALID]
+    assert "does not depend on the gradient" in results[4].error
+    for one, result in zip(pack, results, strict=False):
+        (alone,) = evaluate([one])
+        assert result.scores == pytest.approx(alone.scores, rel=1e-3)
+        assert result.signature == alone.signature

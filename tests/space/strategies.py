@@ -4,7 +4,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 from evometa.records import canonical_json
-from evometa.space import Choice, Float, Int, List, Struct
+from evometa.space import Choice, Float, Int, List, Primitive, Struct, Tree
 
 law = settings(max_examples=80, deadline=None)
 
@@ -66,5 +66,23 @@ def _nest(inner: st.SearchStrategy) -> st.SearchStrategy:
     )
 
 
-spaces = st.recursive(numbers | choices, _nest, max_leaves=10)
+_ALL = ("scalar", "layer", "element")
+PRIMITIVES = [
+    Primitive("gradient", (), "element"),
+    Primitive("loss", (), "scalar"),
+    Primitive("dimension", (), "layer"),
+    Primitive("add", ("same", "same"), kinds=_ALL),
+    Primitive("mul", ("same", "same"), kinds=_ALL),
+    Primitive("sign", ("same",)),
+    Primitive("norm", ("element",), "layer", ()),
+    Primitive("average", ("decay", "same")),
+]
+trees = st.builds(
+    lambda size, depth, required: Tree(PRIMITIVES, size=size, depth=depth, required=required),
+    st.integers(3, 30),
+    st.integers(2, 9),
+    st.sampled_from([(), ("gradient",)]),
+)
+
+spaces = st.recursive(numbers | choices | trees, _nest, max_leaves=10)
 seeds = st.integers(0, 2**32)
