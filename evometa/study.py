@@ -37,6 +37,9 @@ class Training:
         precision: `"float32"`; `"tf32"`, faster matrix products on CUDA; `"bfloat16"`, mixed.
         deterministic: use kernels that give the same bits every time on a device, where PyTorch has
             them; matters on CUDA, and costs speed.
+        later: also score after each step up to this one, beyond those that the rule is trained
+            with; gives the metric `later_METRIC`, the worst mean from the last trained step on. 0
+            for no look beyond. A candidate whose score is not finite there has diverged.
     """
 
     iterations: int = 1000
@@ -45,12 +48,15 @@ class Training:
     norm: str = "transductive"
     precision: str = "float32"
     deterministic: bool = False
+    later: int = 0
 
     def __post_init__(self) -> None:
         for name in ("iterations", "tasks", "validation"):
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
                 raise StudyError(f"`{name} >= 1` must hold, but got ({name}={value!r})")
+        if not isinstance(self.later, int) or self.later < 0:
+            raise StudyError(f"`later >= 0` must hold, but got (later={self.later!r})")
         for name, allowed in (("norm", NORMS), ("precision", PRECISIONS)):
             if getattr(self, name) not in allowed:
                 raise StudyError(
@@ -109,7 +115,8 @@ class Study:
     @property
     def metrics(self) -> tuple[str, ...]:
         """Names of all metrics an `OK` evaluation has."""
-        return (*self.task.metrics, *COSTS)
+        later = (f"later_{self.task.metrics[0]}",) if self.training.later else ()
+        return (*self.task.metrics, *later, *COSTS)
 
     @property
     def primitives(self) -> tuple[Primitive, ...]:

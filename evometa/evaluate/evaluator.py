@@ -127,6 +127,7 @@ class Evaluator:
                     self.episodes(),
                     plan=trainer.plan,
                     device=device,
+                    steps=study.training.later,
                 )
             outcomes = dict(zip(alive, scored, strict=True))
         return [
@@ -155,6 +156,10 @@ class Evaluator:
         if why or outcome is None:
             return replace(known, status=Status.DIVERGED, error=why)
         metrics = {name: statistics.fmean(values) for name, values in outcome.scores.items()}
+        means = outcome.means(first)
+        if self.study.training.later:
+            worst = min if first == "accuracy" else max
+            metrics[f"later_{first}"] = worst(means[outcome.trained :])
         return replace(
             known,
             status=Status.OK,
@@ -166,7 +171,7 @@ class Evaluator:
                 "adapt_bytes": float(outcome.adapt_bytes),
             },
             scores=tuple(outcome.scores[first]),
-            steps=tuple(statistics.fmean(row[first]) for row in outcome.line),
+            steps=tuple(means),
             curve=trained.curve,
         )
 

@@ -29,27 +29,37 @@ class Outcome:
 
     Attributes:
         line: metric name to one value an episode, after 0, 1, ... inner steps.
+        trained: the place in `line` that the learner was trained for.
         adapt_seconds: median wall time to adapt to one support set.
         adapt_bytes: peak memory of tensors made while adapting to one support set.
     """
 
     line: list[dict[str, list[float]]]
+    trained: int
     adapt_seconds: float
     adapt_bytes: int
 
     @property
     def scores(self) -> dict[str, list[float]]:
-        """Metric name to one value an episode, after the last inner step."""
-        return self.line[-1]
+        """Metric name to one value an episode, after the steps that were trained."""
+        return self.line[self.trained]
 
     @property
     def diverged(self) -> str:
         """What is not finite; empty if all is."""
-        for name, values in self.scores.items():
-            odd = sum(not math.isfinite(value) for value in values)
-            if odd:
-                return f"{name} is not finite on {odd} of {len(values)} meta-validation episodes"
+        for step in range(self.trained, len(self.line)):
+            for name, values in self.line[step].items():
+                odd = sum(not math.isfinite(value) for value in values)
+                if odd:
+                    return (
+                        f"{name} is not finite on {odd} of {len(values)} meta-validation "
+                        f"episodes after {step} steps"
+                    )
         return ""
+
+    def means(self, name: str) -> list[float]:
+        """Return a metric's means after 0, 1, ... inner steps."""
+        return [statistics.fmean(row[name]) for row in self.line]
 
 
 def score(
@@ -71,7 +81,7 @@ def score(
         episodes: the common episodes of a study, tensors of shape `(tasks, examples, ...)`.
         plan: how episodes are executed.
         device: where.
-        steps: inner steps; default as many as in meta-training.
+        steps: inner steps to look at; at least, and by default, as many as in meta-training.
 
     Returns:
         One outcome a learner.
@@ -80,12 +90,14 @@ def score(
         torch.OutOfMemoryError: if a single episode does not fit.
     """
     pack = Pack.of(metas, [0.0] * len(metas), device)
+    trained = learners[0].steps
+    steps = max(steps or 0, trained) if trained else None
     rows = _all_scores(learners[0], pack, task, episodes, plan, device, steps)
     outcomes = []
     for index, learner in enumerate(learners):
         line = [{name: row[name][index].tolist() for name in task.metrics} for row in rows]
         seconds, size = _adapt_cost(learner, pack.meta(index), part_of(episodes, 0), device)
-        outcomes.append(Outcome(line, seconds, size))
+        outcomes.append(Outcome(line, trained, seconds, size))
     return outcomes
 
 

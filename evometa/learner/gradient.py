@@ -61,6 +61,11 @@ class GradientLearner:
         return f"gradient\n{self.network.structure}\n{self.rule.structure}\n{self.norm}"
 
     @property
+    def steps(self) -> int:
+        """Inner steps in meta-training."""
+        return self.rule.steps
+
+    @property
     def kin(self) -> str:
         """Text that is equal for learners which differ in numbers and in their rules' updates."""
         return f"gradient\n{self.network.structure}\n{self.rule.frame}\n{self.norm}"

@@ -67,6 +67,11 @@ class Learner(Protocol):
         ...
 
     @property
+    def steps(self) -> int:
+        """Inner steps in meta-training; 0 for learners without any."""
+        ...
+
+    @property
     def kin(self) -> str:
         """Text that is equal for learners which `together` can give one structure."""
         ...

@@ -80,6 +80,11 @@ class Prototypes:
         )
 
     @property
+    def steps(self) -> int:
+        """There are none."""
+        return 0
+
+    @property
     def kin(self) -> str:
         """The structure: nothing else may differ."""
         return self.structure

@@ -7,6 +7,7 @@ from deap import tools
 
 from evometa.records import Evaluation, Objectives, Status
 from evometa.search.individual import Individual
+from evometa.search.operators import AdaptiveOperators
 from evometa.search.protocol import Proposal
 from evometa.space import Space
 from evometa.space.global_random import global_random
@@ -38,6 +39,7 @@ class NSGA2:
         self._space, self._objectives, self._population = space, objectives, population
         self._survivors: list[Individual] = []
         self._newcomers: list[Individual] = []
+        self._operators = AdaptiveOperators(space, objectives)
 
     def propose(self, rng: np.random.Generator) -> Proposal:
         """Draw at first, then mutate winners of tournaments, some crossed over before."""
@@ -51,10 +53,11 @@ class NSGA2:
             if rng.random() < 0.5:
                 child = self._space.mutate(child, rng)
             return Proposal(child, (first.id, second.id), "crossover")
-        return Proposal(self._space.mutate(first.genome, rng), (first.id,), "mutate")
+        return self._operators.mutate(first.genome, first.id, rng)
 
     def observe(self, evaluation: Evaluation) -> None:
         """Let a successful candidate join; select survivors when enough have joined."""
+        self._operators.observe(evaluation)
         if evaluation.status is Status.OK:
             self._newcomers.append(Individual(evaluation, self._objectives))
             if len(self._newcomers) >= NEWCOMERS and (

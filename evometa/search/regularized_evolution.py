@@ -9,6 +9,7 @@ from deap import tools
 
 from evometa.records import Evaluation, Objectives, Status
 from evometa.search.individual import Individual
+from evometa.search.operators import AdaptiveOperators
 from evometa.search.protocol import Proposal
 from evometa.space import Space
 from evometa.space.global_random import global_random
@@ -48,6 +49,7 @@ class RegularizedEvolution:
         self._objective = {first: objectives[first]}
         self._tournament = tournament
         self._living: deque[Individual] = deque(maxlen=population)
+        self._operators = AdaptiveOperators(space, self._objective)
 
     def propose(self, rng: np.random.Generator) -> Proposal:
         """Draw at first, then cross over or mutate winners of tournaments."""
@@ -61,9 +63,10 @@ class RegularizedEvolution:
         if first is not second and rng.random() < CROSSOVER:
             child = self._space.crossover(first.genome, second.genome, rng)
             return Proposal(child, (first.id, second.id), "crossover")
-        return Proposal(self._space.mutate(first.genome, rng), (first.id,), "mutate")
+        return self._operators.mutate(first.genome, first.id, rng)
 
     def observe(self, evaluation: Evaluation) -> None:
         """Let a successful candidate live, and the oldest die."""
+        self._operators.observe(evaluation)
         if evaluation.status is Status.OK:
             self._living.append(Individual(evaluation, self._objective))

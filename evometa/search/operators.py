@@ -1,0 +1,81 @@
+"""Which mutation next? Those that made better children are used more."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+import numpy as np
+import numpy.typing as npt
+
+from evometa.records import Evaluation, Genome, Objectives, Status, losses
+from evometa.search.protocol import Proposal
+from evometa.space import Space
+from evometa.space.operators import operate, operators
+
+REMEMBERED = 4096  # candidates whose children may still come
+LEAST = 0.3  # share of the proposals that all operators share equally
+DOUBT = 8.0  # uses that an operator's first success rate counts for
+
+
+class AdaptiveOperators:
+    """Mutates by the operators of a space, by probability matching (Thierens, 2005).
+
+    A mutation succeeds when the child dominates its parent. All there is to know follows from the
+    column `operator` of a table, so that a replay ends with the same counts.
+
+    Args:
+        space: what may be proposed.
+        objectives: name to direction.
+
+    Attributes:
+        uses: how often each operator was used, as far as was told.
+        successes: how often its child was better.
+    """
+
+    def __init__(self, space: Space, objectives: Objectives) -> None:
+        self._space, self._objectives = space, objectives
+        self._names = list(operators(space))
+        self.uses = dict.fromkeys(self._names, 0)
+        self.successes = dict.fromkeys(self._names, 0)
+        self._losses: OrderedDict[str, tuple[float, ...]] = OrderedDict()
+
+    def mutate(self, genome: Genome, parent: str, rng: np.random.Generator) -> Proposal:
+        """Return a child of a genome.
+
+        Args:
+            genome: what is mutated.
+            parent: id of its candidate.
+            rng: all randomness.
+        """
+        if not self._names:
+            return Proposal(self._space.mutate(genome, rng), (parent,), "mutate")
+        name = self._names[int(rng.choice(len(self._names), p=self._shares()))]
+        return Proposal(operate(self._space, genome, name, rng), (parent,), name)
+
+    def observe(self, evaluation: Evaluation) -> None:
+        """Learn whether a child is better than its parent."""
+        candidate = evaluation.candidate
+        mine = losses(evaluation, self._objectives) if evaluation.status is Status.OK else None
+        if mine is not None:
+            self._losses[candidate.id] = mine
+            if len(self._losses) > REMEMBERED:
+                self._losses.popitem(last=False)
+        if candidate.operator not in self.uses or not candidate.parents:
+            return
+        self.uses[candidate.operator] += 1
+        theirs = self._losses.get(candidate.parents[0])
+        if mine is not None and theirs is not None and dominates(mine, theirs):
+            self.successes[candidate.operator] += 1
+
+    def _shares(self) -> npt.NDArray[np.float64]:
+        uses = np.array([self.uses[name] for name in self._names], dtype=float)
+        successes = np.array([self.successes[name] for name in self._names], dtype=float)
+        overall = (successes.sum() + 1) / (uses.sum() + DOUBT)
+        rates = (successes + DOUBT * overall) / (uses + DOUBT)
+        shares = LEAST / len(rates) + (1 - LEAST) * rates / rates.sum()
+        return np.asarray(shares / shares.sum())
+
+
+def dominates(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
+    """Return whether losses are nowhere worse than others, and somewhere better."""
+    return one != other and all(a <= b for a, b in zip(one, other, strict=True))

@@ -1,0 +1,53 @@
+"""Which update adapts a fixed network to a sine wave best, from five points and in one step?
+
+The network is the published one (1-40-40-1, ReLU). What is searched is the learning rule: an
+expression that says what is subtracted from the weights, together with the granularity of the
+learned rates, which weights adapt, the loss of the inner loop and the clipping of its gradient.
+MAML, Meta-SGD and learned per-layer rates are points of the space, and the baselines.
+
+A rule is trained with one step, and scored after one to ten: the worst of these means counts. Rules
+that explode when they are given more steps than they were trained with, as Meta-SGD's do, are out.
+
+    evometa search search_spaces/learning_rules.py --pack 8
+"""
+
+from evometa import Study, Training
+from evometa import space as s
+from evometa.network import mlp
+from evometa.rule import preset, rule_space, update_space
+from evometa.task import Sinusoid
+
+space = s.Struct(
+    rule=rule_space(
+        steps=s.Choice(1),
+        rate=s.Float(0.003, 0.3, log=True),
+        order=s.Choice(2),
+        rates=s.Choice("shared", "layer", "parameter"),
+        adapts=s.Choice("all", "body", "norm"),
+        multi_step=s.Choice(0.0),
+        anneal=s.Choice(0.0),
+        affine=s.Choice("shared"),
+        outer=s.Choice(adam=s.Struct(rate=s.Choice(1e-3), schedule=s.Choice("constant"))),
+        update=update_space(size=20),
+        loss=s.Choice("task", "huber"),
+        clip=s.Choice(0.0, 10.0),
+    )
+)
+
+
+def build(genome):
+    return mlp(1, [40, 40], 1)
+
+
+study = Study(
+    space=space,
+    build=build,
+    task=Sinusoid(shots=5, queries=5),
+    objectives={"later_query_loss": "min"},
+    baselines={
+        "MAML": {"rule": preset("maml", rate=0.01)},
+        "per-layer rates": {"rule": preset("lslr", rates="layer", rate=0.01)},
+    },
+    training=Training(iterations=3000, tasks=25, validation=200, later=10),
+    candidates=200,
+)
