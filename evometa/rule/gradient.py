@@ -237,8 +237,8 @@ class GradientRule:
             "parameter": start.flatten(params),
             "initial": start.vector,
             "rate": self._rate(state.rates, start, step),
-            "loss": loss,
-            "progress": loss.new_tensor(step / self.steps),
+            "loss": loss.unsqueeze(-1),
+            "progress": loss.new_tensor([step / self.steps]),
             **{name: state.numbers[name] for name in EXTRAS if name in state.numbers},
             **start.known,
         }
@@ -261,7 +261,7 @@ class GradientRule:
         if self.rates == "parameter":
             return start.flatten(rates)
         if self.rates in ("fixed", "shared"):
-            return next(iter(rates.values()))
+            return next(iter(rates.values())).unsqueeze(-1)
         by_layer = {layer_of(name): self._at(rates[name], step) for name in start.shapes}
         return torch.stack(list(by_layer.values()))
 

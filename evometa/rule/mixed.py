@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.func import vmap
 
 from evometa.rule.gradient import EXTRAS, GradientRule, State
 from evometa.rule.outer import Outer
@@ -120,7 +119,7 @@ class MixedRule:
         assert start is not None
         seen = self._mine.sees(grads, loss, state.state, params, step)
         numbers = state.state.numbers
-        call = _Call(self.rules, tuple(seen), start.layers, step + 1, None)
+        call = _Call(self.rules, tuple(seen), start.layers, step + 1)
         tensors = (numbers["fixed"], numbers["learned"], state.memory, *seen.values())
         move, memory = _dispatch(call, state.which, tensors)
         return start.unflatten(seen["parameter"] - move), state._replace(memory=memory)
@@ -141,39 +140,34 @@ class MixedState(NamedTuple):
 
 
 class _Call(NamedTuple):
-    """An update of one candidate, or of its tasks.
+    """An update of one candidate.
 
     Attributes:
         rules: of the pack.
         names: of what is seen.
         layers: which weights belong together.
         time: number of the step.
-        tasks: for each tensor the axis of its tasks, or None; None for a single task.
     """
 
     rules: tuple[GradientRule, ...]
     names: tuple[str, ...]
     layers: Layers
     time: int
-    tasks: tuple[int | None, ...] | None
 
     def run(self, which: int, tensors: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Return the move and the memory of one candidate."""
+        """Return the move and the memory of one candidate; tensors may begin with `tasks`."""
         expression = self.rules[which].expression
-        fixed, learned = len(expression.fixed), len(expression.learned)
-
-        def one(*values: Tensor) -> tuple[Tensor, Tensor]:
-            numbers = Numbers(values[0][:fixed], values[1][:learned])
-            slots = list(values[2].unbind())
-            seen = dict(zip(self.names, values[3:], strict=True))
-            used = expression.memories
-            move, after = expression(seen, numbers, slots[:used], self.layers, self.time)
-            kept = [*after, *slots[used:]]
-            return move.expand_as(seen["gradient"]), torch.stack(kept) if kept else values[2]
-
-        if self.tasks is None:
-            return one(*tensors)
-        return vmap(one, in_dims=self.tasks)(*tensors)
+        fixed, learned, memory, *seen = tensors
+        numbers = Numbers(
+            fixed[..., : len(expression.fixed)], learned[..., : len(expression.learned)]
+        )
+        slots = list(memory.unbind(-2))
+        used = expression.memories
+        known = dict(zip(self.names, seen, strict=True))
+        move, after = expression(known, numbers, slots[:used], self.layers, self.time)
+        kept = [slot.expand_as(move) for slot in (*after, *slots[used:])]
+        none = move.new_zeros((*move.shape[:-1], 0, move.shape[-1]))
+        return move, torch.stack(kept, -2) if kept else none
 
 
 def _dispatch(call: _Call, which: Tensor, tensors: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
@@ -206,17 +200,25 @@ class _PerCandidate(torch.autograd.Function):
     ) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:
         _, which_dim, *dims = in_dims
         if which_dim is None:  # the axis of tasks
-            tasked = call._replace(tasks=tuple(dims))
-            return _dispatch(tasked, which, tensors), (0, 0)
-        rows = []
-        for candidate in range(info.batch_size):
-            mine = [
-                tensor if dim is None else tensor.select(dim, candidate)
-                for tensor, dim in zip(tensors, dims, strict=True)
-            ]
-            rows.append(call.run(int(which[candidate]), mine))
+            return _dispatch(call, which, _tasks_first(tensors, dims)), (0, 0)
+        # the derivative of `unbind` is one tensor; that of as many `select` is as many
+        columns = [
+            [tensor] * info.batch_size if dim is None else tensor.unbind(dim)
+            for tensor, dim in zip(tensors, dims, strict=True)
+        ]
+        rows = [
+            call.run(int(own), mine) for own, *mine in zip(which.tolist(), *columns, strict=True)
+        ]
         moves, memories = zip(*rows, strict=True)
         return (torch.stack(moves), torch.stack(memories)), (0, 0)
+
+
+def _tasks_first(tensors: Sequence[Tensor], dims: Sequence[int | None]) -> list[Tensor]:
+    """Move the axis of tasks to the front, where the interpreter lets it be."""
+    return [
+        tensor if dim is None else tensor.movedim(dim, 0)
+        for tensor, dim in zip(tensors, dims, strict=True)
+    ]
 
 
 def _padded(numbers: Tensors, params: Tensors, length: int) -> Tensors:

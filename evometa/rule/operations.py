@@ -68,7 +68,11 @@ def _exp(a: Tensor) -> Tensor:
 
 
 def _norm(a: Tensor) -> Tensor:
-    return (a.square().sum() + TINY**2).sqrt()
+    return (a.square().sum(-1) + TINY**2).sqrt()
+
+
+def _mean(a: Tensor) -> Tensor:
+    return a.mean(-1)
 
 
 def _average(d: Tensor, a: Tensor, memory: Tensor, time: float) -> tuple[Tensor, Tensor]:
@@ -133,7 +137,7 @@ _OPERATIONS = (
     _unary("abs", torch.abs, "|{0}|", "{0}.abs()"),
     _unary("sign", torch.sign, "sign({0})", "{0}.sign()"),
     Operation(Primitive("norm", ("element",), "layer", ()), "‖{0}‖", by_layer=_norm),
-    Operation(Primitive("mean", ("element",), "layer", ()), "mean({0})", by_layer=torch.mean),
+    Operation(Primitive("mean", ("element",), "layer", ()), "mean({0})", by_layer=_mean),
     _running("average", _average, "avg({1}; {0})"),
     _running("unbiased", _unbiased, "avg*({1}; {0})"),
     _running("before", _before, "avg₋({1}; {0})"),

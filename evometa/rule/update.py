@@ -105,9 +105,11 @@ class Update:
     ) -> tuple[Tensor, list[Tensor]]:
         """Interpret the expression.
 
+        All tensors may have axes in front, such as `tasks`.
+
         Args:
-            seen: what the rule sees, by name: tensors without axes, of shape `(layers,)` or of
-                shape `(weights,)`.
+            seen: what the rule sees, by name: tensors whose last axis has 1, `layers` or `weights`
+                entries, by kind.
             numbers: the constants.
             memory: the running averages, each of shape `(weights,)`.
             layers: which weights belong together.
@@ -116,8 +118,9 @@ class Update:
         Returns:
             What is to be subtracted, shape `(weights,)`, and the running averages after.
         """
-        weights = seen["gradient"].shape[0]
-        fixed, learned = list(numbers.fixed.unbind()), list(numbers.learned.unbind())
+        gradient = seen["gradient"]
+        fixed = list(numbers.fixed.unsqueeze(-1).unbind(-2))
+        learned = list(numbers.learned.unsqueeze(-1).unbind(-2))
         values: list[Any] = [None] * len(self.nodes)
         after = list(memory)
         slot = len(after)
@@ -130,12 +133,12 @@ class Update:
                 values[place] = value.clamp(*LIMITS["decay"]) if node.kind == "decay" else value
                 continue
             operation = self.table[str(node.value)]
-            arguments = self._arguments(node, values, layers, weights)
+            arguments = self._arguments(node, values, layers)
             if not arguments:
                 values[place] = seen[node.value]  # type: ignore[index]
             elif operation.by_layer is not None:
-                parts = torch.split(arguments[0], list(layers.sizes))
-                values[place] = torch.stack([operation.by_layer(part) for part in parts])
+                parts = torch.split(arguments[0], list(layers.sizes), -1)
+                values[place] = torch.stack([operation.by_layer(part) for part in parts], -1)
             elif operation.remembers is not None:
                 slot -= 1
                 decay, argument = arguments
@@ -145,16 +148,15 @@ class Update:
             else:
                 assert operation.apply is not None
                 values[place] = operation.apply(*arguments)
-        return _wide(values[0], self.nodes[0].kind, "element", layers, weights), after
+        move = _wide(values[0], self.nodes[0].kind, "element", layers)
+        return move.expand_as(gradient), after
 
-    def _arguments(
-        self, node: Node, values: Sequence[Tensor], layers: Layers, weights: int
-    ) -> list[Tensor]:
+    def _arguments(self, node: Node, values: Sequence[Tensor], layers: Layers) -> list[Tensor]:
         """Return the arguments of an operation, as wide as it wants them."""
         wanted = self.table[str(node.value)].primitive.arguments
         children = [self.nodes[child] for child in node.arguments]
         kinds = [node.works_on if want == "same" else want for want in wanted]
-        # one argument that is wide enough spreads the others by itself
+        # one argument that is wide enough spreads single numbers by itself
         wide = any(
             child.kind == node.works_on and want == "same"
             for child, want in zip(children, wanted, strict=True)
@@ -163,18 +165,19 @@ class Update:
         for place, child, kind in zip(node.arguments, children, kinds, strict=True):
             value = values[place]
             if child.kind != kind and not (wide and child.kind == "scalar"):
-                value = _wide(value, child.kind, kind, layers, weights)
+                value = _wide(value, child.kind, kind, layers)
             found.append(value)
         return found
 
 
-def _wide(value: Tensor, kind: str, wanted: str, layers: Layers, weights: int) -> Tensor:
+def _wide(value: Tensor, kind: str, wanted: str, layers: Layers) -> Tensor:
     """Return a value in a wider kind."""
     if kind == wanted or kind == "decay":
         return value
     if kind == "layer":
-        return value[layers.of_weight]
-    return value.expand(weights if wanted == "element" else len(layers.sizes))
+        return value[..., layers.of_weight]
+    width = sum(layers.sizes) if wanted == "element" else len(layers.sizes)
+    return value.expand(*value.shape[:-1], width)
 
 
 def _is_number(node: Node) -> bool:
