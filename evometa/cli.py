@@ -154,19 +154,40 @@ def top(
     n: Annotated[int, typer.Option("-n", help="How many.", min=1)] = 10,
     by: Annotated[str | None, typer.Option(help="Objective to rank by.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    operators: Annotated[
+        bool, typer.Option("--operators", help="Print which mutations made better children.")
+    ] = False,
 ) -> None:
     """Print the best candidates beside the baselines, with 95% intervals."""
+    if operators:
+        from evometa.report import print_operators
+        from evometa.store import RunDirectory, read_table
+
+        print_operators(out, read_table(run), RunDirectory.read(run)["objectives"])
+        return
     _print_top(run, n, by, as_json=as_json)
 
 
 @app.command()
-def show(run: RunPath, candidate: Annotated[str, typer.Argument(metavar="ID")]) -> None:
-    """Print one candidate: genome, network, scores, learning curve, ancestors."""
-    from evometa.report import print_candidate
+def show(
+    run: RunPath,
+    candidate: Annotated[str, typer.Argument(metavar="ID")],
+    python: Annotated[
+        bool, typer.Option("--python", help="Print the update as a Python function instead.")
+    ] = False,
+) -> None:
+    """Print one candidate: genome, update, network, scores, learning curve, ancestors."""
+    from evometa.report import find, print_candidate
+    from evometa.report.rules import print_python, print_rule
     from evometa.store import RunDirectory, read_table
 
-    study = RunDirectory.read(run)
-    print_candidate(out, read_table(run), candidate, study["objectives"])
+    study, table = RunDirectory.read(run), read_table(run)
+    genome = json.loads(find(table, candidate)["genome"])
+    if python:
+        print_python(out, genome)
+        return
+    print_candidate(out, table, candidate, study["objectives"])
+    print_rule(out, genome)
 
 
 @app.command()

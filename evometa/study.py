@@ -38,8 +38,8 @@ class Training:
         deterministic: use kernels that give the same bits every time on a device, where PyTorch has
             them; matters on CUDA, and costs speed.
         later: also score after each step up to this one, beyond those that the rule is trained
-            with; gives the metric `later_METRIC`, the worst mean from the last trained step on. 0
-            for no look beyond. A candidate whose score is not finite there has diverged.
+            with; gives the metric `later_METRIC`, the worst mean from the last trained step on; a
+            loss that is not finite there counts as 1e6. 0 for no look beyond.
     """
 
     iterations: int = 1000

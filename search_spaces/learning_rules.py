@@ -4,8 +4,9 @@ The network is the published one (1-40-40-1, ReLU). What is searched is the lear
 expression that says what is subtracted from the weights, together with the size and granularity of
 its rates. MAML, Meta-SGD and learned per-layer rates are points of the space, and the baselines.
 
-A rule is trained with one step, and scored after one to ten: the worst of these means counts. Rules
-that explode when they are given more steps than they were trained with, as Meta-SGD's do, are out.
+A rule is trained with one step. Two things count: the loss after that step, and the worst mean loss
+from there to ten steps, since rules may explode when they are given more steps than they were
+trained with, as Meta-SGD's do.
 
     evometa search search_spaces/learning_rules.py --pack 8
 """
@@ -40,7 +41,7 @@ study = Study(
     space=space,
     build=build,
     task=Sinusoid(shots=5, queries=5),
-    objectives={"later_query_loss": "min"},
+    objectives={"query_loss": "min", "later_query_loss": "min"},
     baselines={
         "MAML": {"rule": preset("maml", rate=0.01)},
         "per-layer rates": {"rule": preset("lslr", rates="layer", rate=0.01)},

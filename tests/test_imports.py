@@ -21,7 +21,7 @@ ALLOWED = {
     "evaluate": LEAVES | {"network", "rule", "task", "learner", "study"},
     "execute": LEAVES,
     "store": LEAVES,
-    "report": LEAVES,
+    "report": LEAVES | {"rule"},  # formulas
     "run": LEAVES | {"search", "execute"},
     "records": set(),
     "errors": set(),

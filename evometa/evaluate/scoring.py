@@ -21,6 +21,7 @@ from evometa.learner import Learner, Meta
 from evometa.task.protocol import EpisodeBatch, Task
 
 CHUNK = 50  # episodes at once, at most
+WORST = 1e6  # stands for a loss that is infinite or NaN beyond the steps that were trained
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,19 +48,19 @@ class Outcome:
     @property
     def diverged(self) -> str:
         """What is not finite; empty if all is."""
-        for step in range(self.trained, len(self.line)):
-            for name, values in self.line[step].items():
-                odd = sum(not math.isfinite(value) for value in values)
-                if odd:
-                    return (
-                        f"{name} is not finite on {odd} of {len(values)} meta-validation "
-                        f"episodes after {step} steps"
-                    )
+        for name, values in self.scores.items():
+            odd = sum(not math.isfinite(value) for value in values)
+            if odd:
+                return f"{name} is not finite on {odd} of {len(values)} meta-validation episodes"
         return ""
 
     def means(self, name: str) -> list[float]:
-        """Return a metric's means after 0, 1, ... inner steps."""
-        return [statistics.fmean(row[name]) for row in self.line]
+        """Return a metric's means after 0, 1, ... inner steps; losses at most `WORST`."""
+        worst = 0.0 if name == "accuracy" else WORST
+        return [
+            statistics.fmean(min(v, WORST) if math.isfinite(v) else worst for v in row[name])
+            for row in self.line
+        ]
 
 
 def score(

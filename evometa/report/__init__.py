@@ -4,16 +4,19 @@ Everything here reads tables and plain data; nothing is run from the run directo
 """
 
 from evometa.report.progress import Progress
-from evometa.report.ranking import Ranked, front, lineage, rank
-from evometa.report.show import print_candidate, print_failures, print_top
+from evometa.report.ranking import Ranked, front, lineage, operator_counts, rank
+from evometa.report.show import find, print_candidate, print_failures, print_operators, print_top
 
 __all__ = [
     "Progress",
     "Ranked",
+    "find",
     "front",
     "lineage",
+    "operator_counts",
     "print_candidate",
     "print_failures",
+    "print_operators",
     "print_top",
     "rank",
 ]

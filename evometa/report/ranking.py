@@ -131,6 +131,32 @@ def lineage(table: pa.Table, candidate_id: str) -> list[dict[str, Any]]:
     return line
 
 
+def operator_counts(table: pa.Table, objectives: Objectives) -> dict[str, tuple[int, int]]:
+    """Return for each operator how many children it made, and how many dominate their parent."""
+    columns = ["candidate_id", "operator", "parents", "status", *objectives]
+    rows = table.select(columns).to_pylist()
+    signs = [1.0 if direction == "min" else -1.0 for direction in objectives.values()]
+    losses = {
+        row["candidate_id"]: [s * row[name] for s, name in zip(signs, objectives, strict=True)]
+        for row in rows
+        if row["status"] == Status.OK
+    }
+    counts: dict[str, tuple[int, int]] = {}
+    for row in rows:
+        if not row["parents"]:
+            continue
+        mine, theirs = losses.get(row["candidate_id"]), losses.get(row["parents"][0])
+        better = (
+            mine is not None
+            and theirs is not None
+            and mine != theirs
+            and all(a <= b for a, b in zip(mine, theirs, strict=True))
+        )
+        uses, wins = counts.get(row["operator"], (0, 0))
+        counts[row["operator"]] = uses + 1, wins + better
+    return counts
+
+
 def gain(
     scores: Sequence[float], reference: Sequence[float], direction: str
 ) -> tuple[float, float]:

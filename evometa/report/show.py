@@ -16,7 +16,7 @@ from rich.table import Table
 
 from evometa.errors import EvometaError
 from evometa.records import Genome, Objectives, Status
-from evometa.report.ranking import Ranked, lineage
+from evometa.report.ranking import Ranked, lineage, operator_counts
 
 GENOMES_SHOWN = 3  # below a ranking; `show` prints the others
 
@@ -75,6 +75,33 @@ def print_failures(console: Console, table: pa.Table, run: Path) -> None:
         console.print(f"All of it: evometa show {run} ID", style="yellow", highlight=False)
 
 
+def find(table: pa.Table, candidate_id: str) -> dict[str, Any]:
+    """Return a candidate's row.
+
+    Raises:
+        EvometaError: if the run has no such candidate.
+    """
+    rows: list[dict[str, Any]] = table.filter(
+        pc.equal(table["candidate_id"], candidate_id)
+    ).to_pylist()
+    if not rows:
+        ids = table["candidate_id"].to_pylist()
+        span = f"it has {ids[0]} to {ids[-1]}" if ids else "it is empty"
+        raise EvometaError(f"the run has no candidate {candidate_id!r}; {span}")
+    return rows[-1]
+
+
+def print_operators(console: Console, table: pa.Table, objectives: Objectives) -> None:
+    """Print how often each operator was used, and how often its child beat its parent."""
+    lines = Table(box=None, pad_edge=False, header_style="bold")
+    for name, justify in (("operator", "left"), ("uses", "right"), ("better", "right")):
+        lines.add_column(name, justify=justify)  # type: ignore[arg-type]
+    lines.add_column("share", justify="right")
+    for operator, (uses, better) in sorted(operator_counts(table, objectives).items()):
+        lines.add_row(escape(operator), str(uses), str(better), f"{better / uses:.0%}")
+    console.print(lines)
+
+
 def print_candidate(
     console: Console, table: pa.Table, candidate_id: str, objectives: Objectives
 ) -> None:
@@ -83,12 +110,7 @@ def print_candidate(
     Raises:
         EvometaError: if the run has no such candidate.
     """
-    rows = table.filter(pc.equal(table["candidate_id"], candidate_id)).to_pylist()
-    if not rows:
-        ids = table["candidate_id"].to_pylist()
-        span = f"it has {ids[0]} to {ids[-1]}" if ids else "it is empty"
-        raise EvometaError(f"the run has no candidate {candidate_id!r}; {span}")
-    row = rows[-1]
+    row = find(table, candidate_id)
     console.print(f"[bold]{row['candidate_id']}[/]  {row['status']}  {escape(row['operator'])}")
     if row["error"]:
         console.print(escape(row["error"]), style="red", highlight=False)

@@ -15,13 +15,14 @@ from evometa.space.global_random import global_random
 POPULATION = 40
 NEWCOMERS = 10  # survivors are chosen each time so many have joined
 CROSSOVER = 0.4
+EARLY = 0.5  # share of mutants of what has worked, while the population fills
 
 
 class NSGA2:
     """Crosses over and mutates winners of tournaments by rank of dominance, then by crowding.
 
-    Failed candidates never become parents. Until half the population is filled, genomes are drawn
-    at random.
+    Failed candidates never become parents. Until half the population is filled, half of
+    the genomes are drawn at random.
 
     Args:
         space: what may be proposed.
@@ -42,8 +43,12 @@ class NSGA2:
         self._operators = AdaptiveOperators(space, objectives)
 
     def propose(self, rng: np.random.Generator) -> Proposal:
-        """Draw at first, then mutate winners of tournaments, some crossed over before."""
-        if len(self._survivors) + len(self._newcomers) < self._population // 2:
+        """Draw and mutate at first, then mutate winners, some crossed over before."""
+        everybody = self._survivors + self._newcomers
+        if len(everybody) < self._population // 2:
+            if everybody and rng.random() < EARLY:
+                parent = everybody[int(rng.integers(len(everybody)))]
+                return self._operators.mutate(parent.genome, parent.id, rng)
             return Proposal(self._space.sample(rng), operator="random")
         if not self._survivors:
             self._select()

@@ -1,0 +1,83 @@
+"""Rules as people read them: formula, tree, Python. Nothing of a run directory is executed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.markup import escape
+from rich.tree import Tree
+
+from evometa.records import Genome
+from evometa.rule import DESCENT, GradientRule, formula, make_rule, python_source, simplified
+from evometa.rule.update import Update
+
+
+def rule_of(genome: Genome) -> GradientRule | None:
+    """Return the gradient rule of a genome; None where there is none that can be read.
+
+    Updates that use primitives of one's own cannot: only the study file knows them.
+    """
+    rule = genome.get("rule") if isinstance(genome, dict) else None
+    if isinstance(rule, dict) and len(rule) == 1:
+        rule = rule.get("gradient")
+    if not isinstance(rule, dict):
+        return None
+    try:
+        return make_rule(rule)
+    except (ValueError, TypeError):
+        return None
+
+
+def print_rule(console: Console, genome: Genome) -> None:
+    """Print a genome's update as a formula and as a tree, and its short form if it has one."""
+    rule = rule_of(genome)
+    if rule is None:
+        return
+    console.print("\n[bold]update[/]")
+    console.print(f"  {escape(formula(rule))}", highlight=False, soft_wrap=True)
+    if rule.update == DESCENT:
+        return
+    shorter = make_rule({**_genes(genome), "update": simplified(rule.update)})
+    if len(shorter.update) < len(rule.update):
+        console.print(f"  = {escape(formula(shorter))}", highlight=False, soft_wrap=True)
+    console.print(Group("", _tree(rule.expression)))
+
+
+def print_python(console: Console, genome: Genome) -> None:
+    """Print a genome's update as a function of PyTorch alone, ready to be put into a file."""
+    rule = rule_of(genome)
+    text = python_source(rule) if rule else "# this candidate has no update to be written out"
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def formulas(genomes: Sequence[Genome]) -> Iterator[str]:
+    """Yield the formula of each genome's update; empty where there is none."""
+    for genome in genomes:
+        rule = rule_of(genome)
+        yield formula(rule) if rule else ""
+
+
+def _genes(genome: Genome) -> Mapping[str, Any]:
+    rule: Mapping[str, Any] = genome["rule"]
+    inner: Mapping[str, Any] = rule["gradient"] if len(rule) == 1 else rule
+    return inner
+
+
+def _tree(update: Update) -> RenderableType:
+    branches: list[Tree] = []
+    for node in update.nodes:
+        name = node.value if isinstance(node.value, str) else f"{node.value:.4g}"
+        learned = " [dim](learned)[/]" if node.learned else ""
+        label = f"{escape(str(name))}{learned} [dim]{node.kind}[/]"
+        parent = next(
+            (
+                branches[place]
+                for place, other in enumerate(update.nodes)
+                if len(branches) in other.arguments
+            ),
+            None,
+        )
+        branches.append(Tree(label) if parent is None else parent.add(label))
+    return branches[0]
