@@ -172,6 +172,9 @@ def top(
 def show(
     run: RunPath,
     candidate: Annotated[str, typer.Argument(metavar="ID")],
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the genome as JSON instead.")
+    ] = False,
     python: Annotated[
         bool, typer.Option("--python", help="Print the update as a Python function instead.")
     ] = False,
@@ -183,6 +186,9 @@ def show(
 
     study, table = RunDirectory.read(run), read_table(run)
     genome = json.loads(find(table, candidate)["genome"])
+    if as_json:
+        print(json.dumps(genome, indent=1))  # noqa: T201 - for pipes
+        return
     if python:
         print_python(out, genome)
         return

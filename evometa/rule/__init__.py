@@ -7,6 +7,7 @@ the published points of that space, and `make_rule` turns a genome into a pure, 
 """
 
 from evometa.rule.canonical import check_update, fingerprint, simplified
+from evometa.rule.files import read_rule
 from evometa.rule.gradient import DESCENT, EXTRAS, GradientRule, make_rule
 from evometa.rule.known import KNOWN
 from evometa.rule.mixed import MixedRule
@@ -43,6 +44,7 @@ __all__ = [
     "preset",
     "prototype_space",
     "python_source",
+    "read_rule",
     "rule_space",
     "simplified",
     "update_space",

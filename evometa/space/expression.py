@@ -20,6 +20,7 @@ from evometa.space.protocol import refuse
 Token: TypeAlias = str | float
 KINDS = ("scalar", "layer", "element")  # from narrow to wide
 LEARNED = "learned"
+DEEPEST = 50
 LIMITS = {"scalar": (1e-8, 100.0), "decay": (0.01, 0.9999)}
 """Least and largest constant; a `decay` is the share that a running average keeps at each step."""
 
@@ -125,6 +126,8 @@ class _Reader:
                 f"{_text(self._tokens)}",
                 self._tokens,
             )
+        if depth > DEEPEST:
+            raise refuse(f"{self._path}[{at}]", f"at most {DEEPEST} levels deep", depth)
         token = self._tokens[at]
         if token == LEARNED or type(token) is not str:
             return self._constant(at, wanted, depth)

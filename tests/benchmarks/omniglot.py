@@ -32,7 +32,7 @@ from evometa.evaluate.training import forked_random
 from evometa.learner import make_learner
 from evometa.network import ConvBlock, Network, conv_net
 from evometa.records import Genome, derive_seed, mean_interval
-from evometa.rule import preset
+from evometa.rule import preset, read_rule
 from evometa.study import Training
 from evometa.task import Omniglot
 
@@ -50,6 +50,8 @@ class Protocol:
 
 
 def protocol(method: str, ways: int) -> Protocol:
+    if method.endswith(".json"):  # a rule found elsewhere, as it is
+        return Protocol(read_rule(method), "stride", 32 if ways < 20 else 16, 40_000, 3)
     if method == "protonet":
         return Protocol(preset("protonet"), "pool", 1, 20_000, 0, head=False)
     if method == "maml++":
@@ -66,7 +68,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--methods", nargs="+", default=["maml"])
+    parser.add_argument("--methods", nargs="+", default=["maml"], help="presets or rule files")
     parser.add_argument("--ways", type=int, default=5)
     parser.add_argument("--queries", type=int, default=5, help="a class, in meta-training")
     parser.add_argument("--width", type=int, default=64)
@@ -126,7 +128,7 @@ def train_and_test(
                 steps=published.test_steps,
             )
             for seed, outcome in enumerate(outcomes):
-                mean, half = mean_interval([100 * each for each in outcome.scores["accuracy"]])
+                mean, half = mean_interval([100 * each for each in outcome.line[-1]["accuracy"]])
                 print(
                     f"| {method} | {seed} | {trainer.iteration} | {mean:.2f} ± {half:.2f} "
                     f"| {seconds:.0f} |",

@@ -1,0 +1,41 @@
+"""Rules in files: what `evometa show RUN ID --json` prints, edited by hand or not."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from evometa.errors import GenomeError
+from evometa.rule.canonical import check_update
+from evometa.rule.gradient import make_rule
+from evometa.space import Primitive
+
+
+def read_rule(path: Path | str, own: Sequence[Primitive] = ()) -> dict[str, Any]:
+    """Return the rule genome of a JSON file.
+
+    Args:
+        path: holds a rule genome, or a genome with a field `rule`.
+        own: primitives of one's own that the update may use.
+
+    Raises:
+        GenomeError: if there is no such file, or no rule that can learn in it; with the reason.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise GenomeError(f"{path}: a rule file must exist, got {error.strerror}") from error
+    try:
+        genome = json.loads(text)
+    except ValueError as error:
+        raise GenomeError(f"{path}: a rule file must be JSON: {error}") from error
+    rule = genome.get("rule", genome) if isinstance(genome, dict) else genome
+    if not isinstance(rule, dict):
+        raise GenomeError(f"{path}: a rule must be an object of genes, got {type(rule).__name__}")
+    try:
+        check_update(make_rule(rule, own))
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise GenomeError(f"{path}: {error}") from error
+    return rule
