@@ -14,7 +14,6 @@ from evometa.space.global_random import global_random
 
 POPULATION = 40
 NEWCOMERS = 10  # survivors are chosen each time so many have joined
-CROSSOVER = 0.4
 EARLY = 0.5  # share of mutants of what has worked, while the population fills
 
 
@@ -48,17 +47,11 @@ class NSGA2:
         if len(everybody) < self._population // 2:
             if everybody and rng.random() < EARLY:
                 parent = everybody[int(rng.integers(len(everybody)))]
-                return self._operators.mutate(parent.genome, parent.id, rng)
+                return self._operators.child(parent, parent, rng)
             return Proposal(self._space.sample(rng), operator="random")
         if not self._survivors:
             self._select()
-        first, second = self._parents(rng)
-        if first is not second and rng.random() < CROSSOVER:
-            child = self._space.crossover(first.genome, second.genome, rng)
-            if rng.random() < 0.5:
-                child = self._space.mutate(child, rng)
-            return Proposal(child, (first.id, second.id), "crossover")
-        return self._operators.mutate(first.genome, first.id, rng)
+        return self._operators.child(*self._parents(rng), rng)
 
     def observe(self, evaluation: Evaluation) -> None:
         """Let a successful candidate join; select survivors when enough have joined."""

@@ -1,4 +1,4 @@
-"""Which mutation next? Those that made better children are used more."""
+"""Which operator next? Those that made better children are used more."""
 
 from __future__ import annotations
 
@@ -7,20 +7,22 @@ from collections import OrderedDict
 import numpy as np
 import numpy.typing as npt
 
-from evometa.records import Evaluation, Genome, Objectives, Status, losses
+from evometa.records import Evaluation, Objectives, Status, losses
+from evometa.search.individual import Individual
 from evometa.search.protocol import Proposal
 from evometa.space import Space
 from evometa.space.operators import operate, operators
 
 REMEMBERED = 4096  # candidates whose children may still come
+CROSSOVER = "crossover"
 LEAST = 0.3  # share of the proposals that all operators share equally
 DOUBT = 8.0  # uses that an operator's first success rate counts for
 
 
 class AdaptiveOperators:
-    """Mutates by the operators of a space, by probability matching (Thierens, 2005).
+    """Makes children by crossover and the mutations of a space: probability matching (Thierens, 2005).
 
-    A mutation succeeds when the child dominates its parent. All there is to know follows from the
+    An operator succeeds when the child dominates its first parent. All there is to know follows from the
     column `operator` of a table, so that a replay ends with the same counts.
 
     Args:
@@ -34,23 +36,24 @@ class AdaptiveOperators:
 
     def __init__(self, space: Space, objectives: Objectives) -> None:
         self._space, self._objectives = space, objectives
-        self._names = list(operators(space))
+        self._mutations = operators(space)
+        self._names = [CROSSOVER, *self._mutations]
         self.uses = dict.fromkeys(self._names, 0)
         self.successes = dict.fromkeys(self._names, 0)
         self._losses: OrderedDict[str, tuple[float, ...]] = OrderedDict()
 
-    def mutate(self, genome: Genome, parent: str, rng: np.random.Generator) -> Proposal:
-        """Return a child of a genome.
-
-        Args:
-            genome: what is mutated.
-            parent: id of its candidate.
-            rng: all randomness.
-        """
-        if not self._names:
-            return Proposal(self._space.mutate(genome, rng), (parent,), "mutate")
-        name = self._names[int(rng.choice(len(self._names), p=self._shares()))]
-        return Proposal(operate(self._space, genome, name, rng), (parent,), name)
+    def child(self, first: Individual, second: Individual, rng: np.random.Generator) -> Proposal:
+        """Return a child of the first parent, or of both if they are two."""
+        shares = self._shares()
+        if first is second:
+            shares[0] = 0.0
+        if not shares.any():  # a space of one field that is a branch, say
+            return Proposal(self._space.mutate(first.genome, rng), (first.id,), "mutate")
+        name = self._names[int(rng.choice(len(shares), p=shares / shares.sum()))]
+        if name == CROSSOVER:
+            genome = self._space.crossover(first.genome, second.genome, rng)
+            return Proposal(genome, (first.id, second.id), CROSSOVER)
+        return Proposal(operate(self._space, first.genome, name, rng), (first.id,), name)
 
     def observe(self, evaluation: Evaluation) -> None:
         """Learn whether a child is better than its parent."""
@@ -73,7 +76,7 @@ class AdaptiveOperators:
         overall = (successes.sum() + 1) / (uses.sum() + DOUBT)
         rates = (successes + DOUBT * overall) / (uses + DOUBT)
         shares = LEAST / len(rates) + (1 - LEAST) * rates / rates.sum()
-        return np.asarray(shares / shares.sum())
+        return np.asarray(shares)
 
 
 def dominates(one: tuple[float, ...], other: tuple[float, ...]) -> bool:

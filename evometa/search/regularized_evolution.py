@@ -16,7 +16,6 @@ from evometa.space.global_random import global_random
 
 POPULATION = 32
 TOURNAMENT = 8
-CROSSOVER = 0.2
 EARLY = 0.5  # share of mutants of what has worked, while the population fills
 
 
@@ -58,16 +57,13 @@ class RegularizedEvolution:
         if len(self._living) < maximum // 2:
             if self._living and rng.random() < EARLY:
                 parent = self._living[int(rng.integers(len(self._living)))]
-                return self._operators.mutate(parent.genome, parent.id, rng)
+                return self._operators.child(parent, parent, rng)
             return Proposal(self._space.sample(rng), operator="random")
         with global_random(rng):
             first, second = tools.selTournament(
                 list(self._living), 2, min(self._tournament, len(self._living))
             )
-        if first is not second and rng.random() < CROSSOVER:
-            child = self._space.crossover(first.genome, second.genome, rng)
-            return Proposal(child, (first.id, second.id), "crossover")
-        return self._operators.mutate(first.genome, first.id, rng)
+        return self._operators.child(first, second, rng)
 
     def observe(self, evaluation: Evaluation) -> None:
         """Let a successful candidate live, and the oldest die."""
