@@ -20,10 +20,11 @@ DOUBT = 8.0  # uses that an operator's first success rate counts for
 
 
 class AdaptiveOperators:
-    """Makes children by crossover and the mutations of a space: probability matching (Thierens, 2005).
+    """Makes children by crossover and by the mutations of a space.
 
-    An operator succeeds when the child dominates its first parent. All there is to know follows from the
-    column `operator` of a table, so that a replay ends with the same counts.
+    Operators are chosen by probability matching (Thierens, 2005). One succeeds when the child
+    dominates its first parent. All there is to know follows from the column `operator` of a table,
+    so that a replay ends with the same counts.
 
     Args:
         space: what may be proposed.
