@@ -20,7 +20,7 @@ EARLY = 0.5  # share of mutants of what has worked, while the population fills
 class NSGA2:
     """Crosses over and mutates winners of tournaments by rank of dominance, then by crowding.
 
-    Failed candidates never become parents. Until half the population is filled, half of
+    Failed candidates never become parents, nor do those that only repeat another's rule. Until half the population is filled, half of
     the genomes are drawn at random.
 
     Args:
@@ -56,7 +56,7 @@ class NSGA2:
     def observe(self, evaluation: Evaluation) -> None:
         """Let a successful candidate join; select survivors when enough have joined."""
         self._operators.observe(evaluation)
-        if evaluation.status is Status.OK:
+        if evaluation.status is Status.OK and not evaluation.copied_from:
             self._newcomers.append(Individual(evaluation, self._objectives))
             if len(self._newcomers) >= NEWCOMERS and (
                 len(self._survivors) + len(self._newcomers) >= self._population // 2

@@ -22,7 +22,8 @@ EARLY = 0.5  # share of mutants of what has worked, while the population fills
 class RegularizedEvolution:
     """Mutates the best of a tournament; the oldest die, however good they are.
 
-    Ranks by the first objective. Failed candidates never become parents. Until half the population
+    Ranks by the first objective. Failed candidates never become parents, nor
+    do those that only repeat another's rule. Until half the population
     is filled, half of the genomes are drawn at random.
 
     Args:
@@ -68,5 +69,5 @@ class RegularizedEvolution:
     def observe(self, evaluation: Evaluation) -> None:
         """Let a successful candidate live, and the oldest die."""
         self._operators.observe(evaluation)
-        if evaluation.status is Status.OK:
+        if evaluation.status is Status.OK and not evaluation.copied_from:
             self._living.append(Individual(evaluation, self._objective))
