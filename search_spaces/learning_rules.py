@@ -2,7 +2,8 @@
 
 The network is the published one (1-40-40-1, ReLU). What is searched is the learning rule: an
 expression that says what is subtracted from the weights, together with the size and granularity of
-its rates. MAML, Meta-SGD and learned per-layer rates are points of the space, and the baselines.
+its rates. MAML, Meta-SGD and learned per-layer rates are points of the space, and the baselines, as
+are two updates written by hand that bound each weight's step: evolution may start from them.
 
 A rule is trained with one step. Two things count: the loss after that step, and the worst mean loss
 from there to ten steps, since rules may explode when they are given more steps than they were
@@ -33,6 +34,9 @@ space = s.Struct(
 )
 
 
+saturating = ["mul", "rate", "tanh", "mul", "gain", "gradient"]
+
+
 def build(genome):
     return mlp(1, [40, 40], 1)
 
@@ -46,6 +50,10 @@ study = Study(
         "MAML": {"rule": preset("maml", rate=0.01)},
         "per-layer rates": {"rule": preset("lslr", rates="layer", rate=0.01)},
         "Meta-SGD": {"rule": preset("meta-sgd", rate=0.01)},
+        "saturating": {"rule": preset("meta-sgd", rate=0.03, update=saturating)},
+        "loss-scaled": {
+            "rule": preset("meta-sgd", rate=0.05, update=["mul", "sqrt", "loss", *saturating])
+        },
     },
     training=Training(iterations=2000, tasks=25, validation=200, later=10),
     candidates=300,

@@ -20,8 +20,8 @@ EARLY = 0.5  # share of mutants of what has worked, while the population fills
 class NSGA2:
     """Crosses over and mutates winners of tournaments by rank of dominance, then by crowding.
 
-    Failed candidates never become parents, nor do those that only repeat another's rule. Until half the population is filled, half of
-    the genomes are drawn at random.
+    Failed candidates never become parents, nor do those that only repeat another's rule. Until half
+    the population is filled, half of the genomes are drawn at random.
 
     Args:
         space: what may be proposed.
