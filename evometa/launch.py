@@ -122,6 +122,11 @@ class Settings:
                 raise StudyError(
                     f"`{name} >= {least}` must hold, but got ({name}={getattr(self, name)!r})"
                 )
+        if self.pack > self.window:
+            raise StudyError(
+                f"`pack <= window` must hold, but got (pack={self.pack}, window={self.window}); "
+                "raise --window"
+            )
         if self.order not in ("logical", "arrival"):
             raise StudyError(f"`order` must be 'logical' or 'arrival', got {self.order!r}")
 

@@ -141,9 +141,10 @@ class Search:
 
     def _ask(self, known: dict[int, Evaluation]) -> None:
         while self._asked < self._budget:
-            count = min(self._schedule.pack, self._budget - self._asked)
-            if self._asked + count > self._told + self._schedule.window:
+            # the last pack waits like a whole one, so that a larger budget changes nothing before
+            if self._asked + self._schedule.pack > self._told + self._schedule.window:
                 return
+            count = min(self._schedule.pack, self._budget - self._asked)
             batch = self._searcher.ask(count)
             if len(batch) < count:
                 self._budget = self._asked + len(batch)  # nothing is left to propose

@@ -111,6 +111,7 @@ class Study:
                 )
         for genome in self.baselines.values():
             self.space.validate(genome)
+        _ = self.primitives  # raises where two of them clash
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -120,13 +121,17 @@ class Study:
 
     @property
     def primitives(self) -> tuple[Primitive, ...]:
-        """Primitives of one's own that the space's expressions may use."""
-        found = {
-            primitive.name: primitive
-            for tree in trees(self.space)
-            for primitive in tree.primitives
-            if primitive.function is not None
-        }
+        """Primitives of one's own that the updates of rules may use."""
+        fields = getattr(self.space, "fields", {})
+        own = [p for t in trees(fields["rule"]) for p in t.primitives] if "rule" in fields else []
+        found: dict[str, Primitive] = {}
+        for primitive in own:
+            if primitive.function is None:
+                continue
+            if found.setdefault(primitive.name, primitive) != primitive:
+                raise StudyError(
+                    f"primitives of rules must differ in name, got {primitive.name!r} twice"
+                )
         return tuple(found.values())
 
     def with_training(self, **changes: Any) -> Study:

@@ -21,7 +21,7 @@ def identify(study: Study) -> Callable[[Genome], str]:
             return genome_hash(genome)
         try:
             rule = behaviour(genome["rule"], own)
-        except (ValueError, TypeError):  # no learner: the gate says why
+        except Exception:  # no learner, for whatever reason: the gate says which
             return genome_hash(genome)
         return genome_hash({**genome, "rule": rule})
 

@@ -97,7 +97,7 @@ def score(
     outcomes = []
     for index, learner in enumerate(learners):
         line = [{name: row[name][index].tolist() for name in task.metrics} for row in rows]
-        seconds, size = _adapt_cost(learner, pack.meta(index), part_of(episodes, 0), device)
+        seconds, size = _adapt_cost(learner.alone, pack.meta(index), part_of(episodes, 0), device)
         outcomes.append(Outcome(line, trained, seconds, size))
     return outcomes
 

@@ -69,6 +69,8 @@ def make_learner(
         ValueError: if the rule does not fit the task, or a gene has no such value.
         TypeError: if a gene is unknown or missing.
     """
+    if not isinstance(genome, Mapping) or not genome:
+        raise ValueError(f"a rule must be a dict of genes, got {genome!r}")
     name = next(iter(genome)) if len(genome) == 1 else "gradient"
     genes = genome.get(name, genome)
     if name not in FAMILIES:

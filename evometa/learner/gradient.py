@@ -70,6 +70,11 @@ class GradientLearner:
         """Text that is equal for learners which differ in numbers and in their rules' updates."""
         return f"gradient\n{self.network.structure}\n{self.rule.frame}\n{self.norm}"
 
+    @property
+    def alone(self) -> GradientLearner:
+        """The learner without those that it shares a pack with."""
+        return replace(self, rule=self.rule.alone)
+
     def together(self, learners: Sequence[Any]) -> list[Learner]:
         """Return learners of equal `kin` as learners of equal structure."""
         rules = tuple(learner.rule for learner in learners)

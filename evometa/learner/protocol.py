@@ -76,6 +76,11 @@ class Learner(Protocol):
         """Text that is equal for learners which `together` can give one structure."""
         ...
 
+    @property
+    def alone(self) -> Learner:
+        """The learner without those that it shares a pack with."""
+        ...
+
     def together(self, learners: Sequence[Learner]) -> list[Learner]:
         """Return learners of equal `kin` as learners of equal structure, to share a pack."""
         ...

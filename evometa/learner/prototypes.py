@@ -89,6 +89,11 @@ class Prototypes:
         """The structure: nothing else may differ."""
         return self.structure
 
+    @property
+    def alone(self) -> Prototypes:
+        """The learner itself."""
+        return self
+
     def together(self, learners: Sequence[Any]) -> list[Learner]:
         """Return the learners, which are equal in structure as they are."""
         return list(learners)

@@ -133,8 +133,10 @@ def lineage(table: pa.Table, candidate_id: str) -> list[dict[str, Any]]:
 
 def operator_counts(table: pa.Table, objectives: Objectives) -> dict[str, tuple[int, int]]:
     """Return for each operator how many children it made, and how many dominate their parent."""
-    columns = ["candidate_id", "operator", "parents", "status", *objectives]
+    columns = ["candidate_id", "operator", "parents", "status", "searcher", *objectives]
     rows = table.select(columns).to_pylist()
+    if rows and rows[0]["searcher"] == "evolution":  # which ranks by the first one alone
+        objectives = dict([next(iter(objectives.items()))])
     signs = [1.0 if direction == "min" else -1.0 for direction in objectives.values()]
     losses = {
         row["candidate_id"]: [s * row[name] for s, name in zip(signs, objectives, strict=True)]

@@ -9,13 +9,15 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from evometa.rule.gradient import DESCENT, GradientRule
 from evometa.rule.operations import operations
+from evometa.rule.protocol import Tensors
 from evometa.rule.update import Update
 from evometa.space import Primitive
 from evometa.space.expression import LIMITS
@@ -23,6 +25,7 @@ from evometa.space.expression import LIMITS
 COMMUTATIVE = ("add", "mul", "maximum", "minimum")
 DIGITS = 6  # of the probe, that tell updates apart
 PROBE_STEPS = 4
+CONSTANTS = "update:constants"
 EXPLODED = 1e6
 
 _Tree = Any  # a tuple: name or constant, whether learned, and the arguments
@@ -53,10 +56,12 @@ def fingerprint(rule: GradientRule) -> str:
     All genes but the update are compared as they are; updates by what they do on a fixed probe,
     to six digits, and by what the outer loop can change about them.
     """
-    moves, learned = _probe(rule)
-    parts = [_rounded(moves), *sorted(map(_rounded, learned))]
-    text = f"{rule.frame} {rule.rate} {rule.clip} {rule.outer.rate} {parts}"
-    return hashlib.sha256(text.encode()).hexdigest()
+    moves, slopes = _moves(rule, _wide(max(rule.steps, PROBE_STEPS)))
+    digest = hashlib.sha256(f"{rule.frame} {rule.rate} {rule.clip} {rule.outer.rate}".encode())
+    digest.update(_rounded(moves))
+    for part in sorted(_rounded(value) for value in slopes):
+        digest.update(part)
+    return digest.hexdigest()
 
 
 def check_update(rule: GradientRule) -> None:
@@ -67,82 +72,125 @@ def check_update(rule: GradientRule) -> None:
     """
     if rule.update == DESCENT:
         return
-    moves, learned = _probe(rule)
+    moves, slopes = _moves(rule, _ordinary(20))
     written = " ".join(map(str, rule.update))
     if not bool(moves.isfinite().all()) or float(moves.abs().max()) > EXPLODED:
         raise ValueError(f"the update explodes on ordinary gradients: {written}")
     if float(moves.abs().max()) == 0:
         raise ValueError(f"the update changes nothing: {written}")
-    other, _ = _probe(rule, other=True)
-    if torch.equal(moves, other):
+    others = _ordinary(20)._replace(grads=_ordinary(21).grads)
+    if torch.equal(moves, _moves(rule, others)[0]):
         raise ValueError(f"the update does not depend on the gradient: {written}")
-    if not all(bool(value.isfinite().all()) for value in learned):
+    if not all(bool(value.isfinite().all()) for value in slopes):
         raise ValueError(f"the derivative of the update is not finite: {written}")
 
 
-@functools.cache
-def _numbers(other: bool) -> tuple[dict[str, Tensor], Tensor, Tensor]:
-    """Return parameters, gradients for each step, and factors of the rates."""
-    generator = torch.Generator().manual_seed(20)
-    shapes = {"a.weight": (3, 2), "a.bias": (3,), "b.weight": (2, 3)}
+class _Probe(NamedTuple):
+    """Numbers that a rule meets, all fixed.
 
-    def draw(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=generator, dtype=torch.float64)
-
-    params = {name: draw(*shape) for name, shape in shapes.items()}
-    grads = draw(PROBE_STEPS, 15) * torch.logspace(-2, 0, PROBE_STEPS, dtype=torch.float64)[:, None]
-    factors = draw(15).abs() + 0.5
-    return params, grads + draw(PROBE_STEPS, 15) if other else grads, factors
-
-
-def _probe(rule: GradientRule, *, other: bool = False) -> tuple[Tensor, list[Tensor]]:
-    """Return what the rule does to fixed parameters, and its derivatives by its own numbers.
-
-    Args:
-        rule: the rule.
-        other: use other gradients.
+    Attributes:
+        params: by name.
+        grads: by name, beginning with the axis of steps.
+        losses: one a step.
+        factors: of the rates, so that rates that differ tell where they are used.
     """
-    params, gradients, factors = _numbers(other)
-    learned = rule.learned(params)
-    place = 0
+
+    params: Tensors
+    grads: Tensors
+    losses: Tensor
+    factors: Tensor
+
+
+@functools.cache
+def _ordinary(seed: int) -> _Probe:
+    """Return numbers as they are met in practice: of about 1, and smaller gradients."""
+    shapes = {"a.weight": (3, 2), "a.bias": (3,), "b.weight": (2, 3)}
+    return _drawn(seed, shapes, PROBE_STEPS, gradients=(-2.0, 0.0), zeros=0.0, losses=(-0.5, 0.5))
+
+
+@functools.cache
+def _wide(steps: int) -> _Probe:
+    """Return numbers of many sizes, exact zeros among them, in layers of many sizes."""
+    shapes = {
+        "a.weight": (1,),
+        "b.weight": (4, 3),
+        "b.bias": (4,),
+        "c.weight": (10, 12),
+        "d.weight": (70, 30),
+        "e.weight": (2, 20),
+        "e.bias": (2,),
+    }
+    return _drawn(7, shapes, steps, gradients=(-6.0, 2.0), zeros=0.02, losses=(-3.0, 2.0))
+
+
+def _drawn(
+    seed: int,
+    shapes: dict[str, tuple[int, ...]],
+    steps: int,
+    *,
+    gradients: tuple[float, float],
+    zeros: float,
+    losses: tuple[float, float],
+) -> _Probe:
+    """Draw numbers whose powers of ten lie between limits."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def uniform(low: float, high: float, *shape: int) -> Tensor:
+        drawn = torch.rand(*shape, generator=generator, dtype=torch.float64)
+        return low + (high - low) * drawn
+
+    def numbers(low: float, high: float, *shape: int) -> Tensor:
+        values = uniform(-1, 1, *shape) * 10 ** uniform(low, high, *shape)
+        return torch.where(uniform(0, 1, *shape) < zeros, 0.0, values)
+
+    params = {name: numbers(-1, 0.5, *shape) for name, shape in shapes.items()}
+    grads = {name: numbers(*gradients, steps, *shape) for name, shape in shapes.items()}
+    return _Probe(params, grads, 10 ** uniform(*losses, steps), uniform(0.5, 2, 997))
+
+
+def _moves(rule: GradientRule, probe: _Probe) -> tuple[Tensor, list[Tensor]]:
+    """Return what the rule does to a probe, step by step, and its derivatives by all numbers."""
+    learned, place = rule.learned(probe.params), 0
     for name, value in learned.items():
-        if name != "update:constants":  # rates that differ tell where they are used
-            places = torch.arange(place, place + value.numel()) % len(factors)
-            moved = value * factors[places].view(value.shape)
-            learned[name] = moved + 0.1 * (factors[places].view(value.shape) - 1) * (value == 0)
-            place += value.numel()
+        if name == CONSTANTS:
+            continue
+        places = torch.arange(place, place + value.numel()) % len(probe.factors)
+        factors = probe.factors[places].view(value.shape)
+        learned[name] = torch.where(value == 0, 0.1 * (factors - 1), value * factors)
+        place += value.numel()
     leaves = {name: value.detach().requires_grad_() for name, value in learned.items()}
-    start = {name: value.detach().requires_grad_() for name, value in params.items()}
-    grads = gradients.detach().requires_grad_()
-    state = rule.init(start, leaves, rule.constants(params))
+    start = {name: value.detach().requires_grad_() for name, value in probe.params.items()}
+    grads = {name: value.detach().requires_grad_() for name, value in probe.grads.items()}
+    state = rule.init(start, leaves, rule.constants(probe.params))
     now, moves = start, []
-    for step in range(PROBE_STEPS):
-        pieces = torch.split(grads[step], [value.numel() for value in params.values()])
-        given = {
-            name: piece.view(value.shape)
-            for (name, value), piece in zip(params.items(), pieces, strict=True)
-        }
-        loss = grads[step].square().mean() + 0.5
-        new, state = rule.apply(given, loss, state, now, step)
-        moves.append(torch.cat([(now[name] - new[name]).reshape(-1) for name in params]))
+    for step in range(len(probe.losses)):
+        given = {name: value[step] for name, value in grads.items()}
+        new, state = rule.apply(given, probe.losses[step], state, now, step)
+        moves.append(torch.cat([(now[name] - new[name]).reshape(-1) for name in new]))
         now = new
     moved = torch.stack(moves)
     weights = torch.linspace(0.5, 1.5, moved.numel(), dtype=moved.dtype).view(moved.shape)
-    wanted = [*leaves.values(), *start.values(), grads]
     found = torch.autograd.grad(
-        (moved * weights).sum(), wanted, allow_unused=True, materialize_grads=True
+        (moved * weights).sum(),
+        [*leaves.values(), *start.values(), *grads.values()],
+        allow_unused=True,
+        materialize_grads=True,
     )
-    slopes = list(found)
-    constants = dict(zip(leaves, slopes, strict=False)).pop("update:constants", None)
-    if constants is not None:  # one by one: their order is that of the tokens, and may differ
-        index = list(leaves).index("update:constants")
-        slopes[index : index + 1] = list(constants)
+    slopes = [value for name, value in zip(leaves, found, strict=False) if name != CONSTANTS]
+    slopes += found[len(leaves) :]
+    if CONSTANTS in leaves:  # one by one: their order is that of the tokens, and may differ
+        slopes += list(found[list(leaves).index(CONSTANTS)])
     return moved.detach(), slopes
 
 
-def _rounded(values: Tensor) -> str:
-    # adding 0 makes -0 the same as 0
-    return ",".join(f"{value + 0.0:.{DIGITS - 1}e}" for value in values.reshape(-1).tolist())
+def _rounded(values: Tensor) -> bytes:
+    """Return numbers to `DIGITS` digits, so that rounding does not tell equal rules apart."""
+    array = values.detach().reshape(-1).numpy()
+    with np.errstate(all="ignore"):
+        size = np.where(array == 0, 1.0, np.abs(array))
+        unit = 10.0 ** (np.floor(np.log10(size)) - DIGITS + 1)
+        kept = np.round(array / unit)
+    return np.nan_to_num(np.stack([kept, unit]) + 0.0).tobytes()  # + 0: -0 is 0
 
 
 def _reduced(tree: _Tree) -> _Tree:
@@ -160,9 +208,9 @@ def _reduced(tree: _Tree) -> _Tree:
         return first
     if name == "mul" and first[:2] == (1.0, False):
         return second
-    if name == "mul" and first == second:
+    if name == "mul" and first == second and not _learns(first):
         return _reduced(("square", False, first))
-    if name in ("maximum", "minimum") and first == second:
+    if name in ("maximum", "minimum") and first == second and not _learns(first):
         return first
     if name == "add" and second[0] == "neg":
         return _reduced(("sub", False, first, second[2]))
@@ -171,6 +219,11 @@ def _reduced(tree: _Tree) -> _Tree:
     if name == "sub" and second[0] == "neg":
         return _reduced(("add", False, first, second[2]))
     return (name, learned, *arguments)
+
+
+def _learns(tree: _Tree) -> bool:
+    """Return whether a tree has learned constants, of which two equal ones may part."""
+    return bool(tree[1]) or any(_learns(argument) for argument in tree[2:])
 
 
 def _unary(name: str, argument: _Tree) -> _Tree:

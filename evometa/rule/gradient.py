@@ -117,6 +117,11 @@ class GradientRule:
         """Text that is equal for rules which differ only in numbers."""
         return f"{self.frame} update={self.expression.structure}"
 
+    @property
+    def alone(self) -> GradientRule:
+        """The rule itself: it is not mixed with others."""
+        return self
+
     def order_at(self, progress: float) -> int:
         """Return the order of derivative at a point of meta-training."""
         return min(self.order, 1) if progress < self.anneal else self.order

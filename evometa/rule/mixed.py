@@ -39,13 +39,14 @@ class MixedRule:
             raise ValueError("the rules of a pack may differ in their updates and numbers only")
 
     @property
-    def _mine(self) -> GradientRule:
+    def alone(self) -> GradientRule:
+        """The rule that is meant, which takes the padded numbers as well."""
         return self.rules[self.which]
 
     @property
     def steps(self) -> int:
         """Number of inner steps."""
-        return self._mine.steps
+        return self.alone.steps
 
     @property
     def structure(self) -> str:
@@ -55,31 +56,31 @@ class MixedRule:
     @property
     def frame(self) -> str:
         """Text that is equal for rules which differ in their updates and in numbers only."""
-        return self._mine.frame
+        return self.alone.frame
 
     @property
     def multi_step(self) -> float:
         """Share of meta-training in which the losses after all steps count."""
-        return self._mine.multi_step
+        return self.alone.multi_step
 
     @property
     def affine(self) -> str:
         """Whether batch norm has weights and biases of its own for each step."""
-        return self._mine.affine
+        return self.alone.affine
 
     @property
     def outer(self) -> Outer:
         """How the outer loop trains."""
-        return self._mine.outer
+        return self.alone.outer
 
     @property
     def loss(self) -> str:
         """Loss of the inner loop."""
-        return self._mine.loss
+        return self.alone.loss
 
     def order_at(self, progress: float) -> int:
         """Return the order of derivative at a point of meta-training."""
-        return self._mine.order_at(progress)
+        return self.alone.order_at(progress)
 
     def first_order(self) -> MixedRule:
         """Return the rule without second derivatives."""
@@ -87,7 +88,7 @@ class MixedRule:
 
     def adapting(self, params: Tensors) -> list[str]:
         """Choose which of the parameters adapt."""
-        return self._mine.adapting(params)
+        return self.alone.adapting(params)
 
     def learned(self, params: Tensors) -> Tensors:
         """Return the initial learned numbers."""
@@ -95,17 +96,17 @@ class MixedRule:
         found: Tensors = {}
         for rule in self.rules:  # what any of them learns for each weight, all carry along
             found |= {n: v for n, v in rule.learned(params).items() if n.split(":")[0] in EXTRAS}
-        return _padded({**found, **self._mine.learned(params)}, params, most)
+        return _padded({**found, **self.alone.learned(params)}, params, most)
 
     def constants(self, params: Tensors) -> Tensors:
         """Return the fixed numbers, and which update is meant."""
         most = max(len(rule.expression.fixed) for rule in self.rules)
-        found = _padded(self._mine.constants(params), params, most)
+        found = _padded(self.alone.constants(params), params, most)
         return {**found, WHICH: torch.tensor(self.which)}
 
     def init(self, params: Tensors, learned: Tensors, constants: Tensors) -> MixedState:
         """Return what the rules carry from step to step."""
-        state = self._mine.carried(params, learned, constants)
+        state = self.alone.carried(params, learned, constants)
         assert state.start is not None
         most = max(rule.expression.memories for rule in self.rules)
         memory = state.start.vector.new_zeros((most, state.start.vector.shape[0]))
@@ -117,7 +118,7 @@ class MixedRule:
         """Return the parameters after one step, and the state."""
         start = state.state.start
         assert start is not None
-        seen = self._mine.sees(grads, loss, state.state, params, step)
+        seen = self.alone.sees(grads, loss, state.state, params, step)
         numbers = state.state.numbers
         call = _Call(self.rules, tuple(seen), start.layers, step + 1)
         tensors = (numbers["fixed"], numbers["learned"], state.memory, *seen.values())
@@ -158,9 +159,7 @@ class _Call(NamedTuple):
         """Return the move and the memory of one candidate; tensors may begin with `tasks`."""
         expression = self.rules[which].expression
         fixed, learned, memory, *seen = tensors
-        numbers = Numbers(
-            fixed[..., : len(expression.fixed)], learned[..., : len(expression.learned)]
-        )
+        numbers = Numbers(fixed, learned)
         slots = list(memory.unbind(-2))
         used = expression.memories
         known = dict(zip(self.names, seen, strict=True))

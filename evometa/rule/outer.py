@@ -61,5 +61,10 @@ DEFAULT_OUTER = Outer()
 
 def make_outer(genome: Mapping[str, Any]) -> Outer:
     """Turn the `outer` gene, `{optimiser: {rate, schedule}}`, into settings."""
+    if not isinstance(genome, Mapping) or len(genome) != 1:
+        raise ValueError(
+            f"`outer` must be like {{'adam': {{'rate': 0.001, 'schedule': 'constant'}}}}, "
+            f"got {genome!r}"
+        )
     ((optimiser, settings),) = genome.items()
     return Outer(optimiser, **settings)

@@ -37,6 +37,11 @@ class Rule(Protocol):
         ...
 
     @property
+    def alone(self) -> Rule:
+        """The rule without those that it shares a pack with."""
+        ...
+
+    @property
     def multi_step(self) -> float:
         """Share of meta-training in which the losses after all steps count (MAML++); 0: none."""
         ...

@@ -110,7 +110,7 @@ class Update:
         Args:
             seen: what the rule sees, by name: tensors whose last axis has 1, `layers` or `weights`
                 entries, by kind.
-            numbers: the constants.
+            numbers: the constants; more than it has do no harm.
             memory: the running averages, each of shape `(weights,)`.
             layers: which weights belong together.
             time: the number of this step, from 1.
@@ -119,8 +119,8 @@ class Update:
             What is to be subtracted, shape `(weights,)`, and the running averages after.
         """
         gradient = seen["gradient"]
-        fixed = list(numbers.fixed.unsqueeze(-1).unbind(-2))
-        learned = list(numbers.learned.unsqueeze(-1).unbind(-2))
+        fixed = list(numbers.fixed.unsqueeze(-1).unbind(-2))[: len(self.fixed)]
+        learned = list(numbers.learned.unsqueeze(-1).unbind(-2))[: len(self.learned)]
         values: list[Any] = [None] * len(self.nodes)
         after = list(memory)
         slot = len(after)

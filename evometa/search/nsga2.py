@@ -49,8 +49,6 @@ class NSGA2:
                 parent = everybody[int(rng.integers(len(everybody)))]
                 return self._operators.child(parent, parent, rng)
             return Proposal(self._space.sample(rng), operator="random")
-        if not self._survivors:
-            self._select()
         return self._operators.child(*self._parents(rng), rng)
 
     def observe(self, evaluation: Evaluation) -> None:
@@ -58,9 +56,8 @@ class NSGA2:
         self._operators.observe(evaluation)
         if evaluation.status is Status.OK and not evaluation.copied_from:
             self._newcomers.append(Individual(evaluation, self._objectives))
-            if len(self._newcomers) >= NEWCOMERS and (
-                len(self._survivors) + len(self._newcomers) >= self._population // 2
-            ):
+            grown = len(self._survivors) + len(self._newcomers) >= self._population // 2
+            if grown and (not self._survivors or len(self._newcomers) >= NEWCOMERS):
                 self._select()
 
     def _select(self) -> None:

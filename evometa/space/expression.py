@@ -9,6 +9,7 @@ that the outer loop trains. Nothing is ever evaluated as Python.
 from __future__ import annotations
 
 import difflib
+import keyword
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -47,8 +48,15 @@ class Primitive:
     function: Callable[..., Any] | None = None
 
     def __post_init__(self) -> None:
-        if not self.name.isidentifier() or self.name == LEARNED:
+        object.__setattr__(self, "arguments", tuple(self.arguments))
+        object.__setattr__(self, "kinds", tuple(k for k in KINDS if k in self.kinds))
+        if not self.name.isidentifier() or keyword.iskeyword(self.name) or self.name == LEARNED:
             raise SpaceError(f"the name of a primitive must be an identifier, got {self.name!r}")
+        if self.arguments and self.result == "same" and "same" not in self.arguments:
+            raise SpaceError(
+                f"the result of {self.name!r} is the same as what? Give it a kind, or an argument "
+                "of kind 'same'"
+            )
         for kind in (*self.arguments, self.result, *self.kinds):
             if kind not in (*KINDS, "same", "decay"):
                 raise SpaceError(
@@ -179,7 +187,8 @@ class _Reader:
             what = "a decay" if kind == "decay" else "a constant"
             raise refuse(
                 f"{self._path}[{place}]",
-                f"{what}: a finite float from {low:g} to {high:g}, or the name of a primitive",
+                f"{what}: a finite float from {low:g} to {high:g} (2.0, not 2), or the name of a "
+                "primitive",
                 value,
             )
         self.nodes.append(Node(float(value), at, kind, kind, learned, (), depth))  # type: ignore[arg-type]

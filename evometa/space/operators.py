@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from evometa.errors import GenomeError
+from evometa.errors import GenomeError, SpaceError
 from evometa.records import Genome
 from evometa.space import paths
 from evometa.space.paths import join
@@ -16,7 +16,7 @@ ATTEMPTS = 20
 
 
 def operators(space: Space, path: str = "") -> dict[str, Space]:
-    """Return the names of a space's mutations, `PATH:HOW`, and what each of them changes.
+    """Return the names of a space's mutations, `HOW PATH`, and what each of them changes.
 
     Fields that have no other value are left out.
     """
@@ -28,7 +28,7 @@ def operators(space: Space, path: str = "") -> dict[str, Space]:
     if space.size() <= 1:
         return {}
     ways = OPERATORS if isinstance(space, Tree) else ("mutate",)
-    return {f"{path}:{way}": space for way in ways}
+    return {f"{way} {path}".rstrip(): space for way in ways}
 
 
 def operate(space: Space, genome: Genome, operator: str, rng: np.random.Generator) -> Genome:
@@ -42,15 +42,15 @@ def operate(space: Space, genome: Genome, operator: str, rng: np.random.Generato
         operator: a key of `operators(space)`.
         rng: all randomness.
     """
-    path, _, way = operator.rpartition(":")
+    way, _, path = operator.partition(" ")
     inner = operators(space)[operator]
     old = paths.get(genome, path)
     for _ in range(ATTEMPTS):
-        changed = isinstance(inner, Tree) and inner.operate(way, old, rng)
-        child = paths.replace(genome, {path: changed or inner.mutate(old, rng)})
         try:
+            changed = isinstance(inner, Tree) and inner.operate(way, old, rng)
+            child = paths.replace(genome, {path: changed or inner.mutate(old, rng)})
             space.validate(child)
-        except GenomeError:
+        except (GenomeError, SpaceError):  # outside the constraints, or no way out of the field's
             continue
         return child
     return space.mutate(genome, rng)

@@ -12,7 +12,7 @@ import numpy as np
 
 from evometa.errors import GenomeError, SpaceError
 from evometa.records import Genome
-from evometa.space.expression import KINDS, LIMITS, Node, Primitive, parse
+from evometa.space.expression import DEEPEST, LIMITS, Node, Primitive, parse
 from evometa.space.numeric import Float
 from evometa.space.protocol import Leaf, Numeric, pick, refuse
 
@@ -53,17 +53,21 @@ class Tree:
         depth: int = 8,
         required: Sequence[str] = (),
     ) -> None:
+        for primitive in primitives:
+            if not isinstance(primitive, Primitive):
+                raise SpaceError(f"a Tree is made of Primitives, got {primitive!r}")
         names = Counter(primitive.name for primitive in primitives)
         twice = [name for name, count in names.items() if count > 1]
         if twice:
             raise SpaceError(
                 f"the primitives of a Tree must differ in name, got {twice[0]!r} twice"
             )
-        for kind in KINDS[-1:]:
-            if not any(not p.arguments and p.result == kind for p in primitives):
-                raise SpaceError(f"a Tree needs a primitive without arguments of kind {kind!r}")
-        if size < 1 or depth < 0:
-            raise SpaceError(f"`size >= 1` and `depth >= 0` must hold, got {size} and {depth}")
+        if not any(not p.arguments and p.result == "element" for p in primitives):
+            raise SpaceError("a Tree needs a primitive without arguments of kind 'element'")
+        if size < 1 or not 0 <= depth <= DEEPEST:
+            raise SpaceError(
+                f"`size >= 1` and `0 <= depth <= {DEEPEST}` must hold, got {size} and {depth}"
+            )
         for name in required:
             if name not in names:
                 raise SpaceError(f"a required name must be one of {', '.join(names)}, got {name!r}")

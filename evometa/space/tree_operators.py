@@ -13,6 +13,7 @@ from deap import gp
 from evometa.records import Genome
 from evometa.space.expression import KINDS, LEARNED, Node, Primitive
 from evometa.space.global_random import global_random
+from evometa.space.protocol import pick
 
 HEIGHTS = (0, 6)
 TRIES = 12  # trees drawn at once
@@ -93,9 +94,14 @@ class TreeOperators:
         self, nodes: Sequence[Node], others: Sequence[Node], rng: np.random.Generator
     ) -> Genome:
         """Return the tokens of the first expression with a sub-tree of the second."""
-        with global_random(rng):
-            child, _ = gp.cxOnePoint(self._tree(nodes), self._tree(others))
-        return _tokens(child)
+        # DEAP's own chooses among a set of classes, whose order differs from process to process
+        tree, donor = self._tree(nodes), self._tree(others)
+        place = pick(len(tree), rng)
+        fitting = [at for at, node in enumerate(donor) if issubclass(node.ret, tree[place].ret)]
+        if fitting:
+            taken = donor[donor.searchSubtree(fitting[pick(len(fitting), rng)])]
+            tree[tree.searchSubtree(place)] = taken
+        return _tokens(tree)
 
     def _tree(self, nodes: Sequence[Node]) -> Any:
         return gp.PrimitiveTree([self._node(node) for node in nodes])
@@ -108,9 +114,17 @@ class TreeOperators:
         return self._set.mapping[node.value]
 
 
+class _Leaf(gp.Terminal):  # type: ignore[misc]
+    """A terminal that may stand where DEAP wants an operation."""
+
+    args = ()
+
+
 def _leaf(node: Any) -> Any:
-    node.args = ()
-    return node
+    if isinstance(node, type):  # a constant whose value is not drawn yet: a class of its own
+        node.args = ()  # type: ignore[attr-defined]
+        return node
+    return _Leaf(node.value, True, node.ret)
 
 
 def _drawn(generate: Any, *arguments: Any) -> Any:
