@@ -25,8 +25,8 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
     add_completion=False,
 )
-out = Console()
-err = Console(stderr=True)
+out = Console(emoji=False)
+err = Console(stderr=True, emoji=False)
 
 StudyPath = Annotated[Path, typer.Argument(help="A Python file that assigns `study`.")]
 RunPath = Annotated[Path, typer.Argument(help="A run directory.")]
@@ -135,7 +135,9 @@ def resume(
     from evometa.store import RunDirectory
 
     kept = RunDirectory.read(run)
-    out.print(f"This runs the study file that {run} keeps, {kept['file']}.", highlight=False)
+    out.print(
+        escape(f"This runs the study file that {run} keeps, {kept['file']}."), highlight=False
+    )
     started = time.monotonic()
     with _resumable(run):
         launch.resume(
@@ -186,6 +188,8 @@ def show(
 
     study, table = RunDirectory.read(run), read_table(run)
     genome = json.loads(find(table, candidate)["genome"])
+    if as_json and python:
+        raise typer.BadParameter("either --json or --python, not both")
     if as_json:
         print(json.dumps(genome, indent=1))  # noqa: T201 - for pipes
         return
@@ -242,7 +246,7 @@ class _resumable:
                 "\nStopped; every finished candidate is kept. Go on with:\n"
                 f"  evometa resume {self._run}"
             )
-        out.print(said, highlight=False)
+        out.print(escape(said), highlight=False)
         raise typer.Exit(130)
 
 
@@ -266,8 +270,8 @@ def _finish(run: Path, started: float) -> None:
     print_failures(out, read_table(run), run)
     minutes, seconds = divmod(round(time.monotonic() - started), 60)
     out.print(
-        f"\n{minutes}:{seconds:02d} minutes. See more: evometa top {run} -n 20, "
-        f"evometa show {run} ID",
+        f"\n{minutes}:{seconds:02d} minutes. See more: evometa top {escape(str(run))} -n 20, "
+        f"evometa show {escape(str(run))} ID",
         highlight=False,
     )
 

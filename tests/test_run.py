@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from evometa.errors import StoreError
+from evometa.errors import StoreError, StudyError
 from evometa.execute import Serial, Simulated
 from evometa.records import Candidate, Evaluation, Status, derive_seed, genome_hash
 from evometa.run import Schedule, Search
@@ -71,14 +71,18 @@ def executor(slots):
     )
 
 
-def search(name="nsga2", order="logical", slots=1, stop_after=None, stored=(), n=80, window=8):
+def search(
+    name="nsga2", order="logical", slots=1, stop_after=None, stored=(), n=80, window=8, pack=1
+):
+    name="nsga2", order="logical", slots=1, stop_after=None, stored=(), n=80, window=8, pack=1
+):
     """Search, be stopped when `stop_after` rows are kept, and return the table."""
     table = Table(stop_after)
     table.rows = [
         (place if order == "arrival" else e.candidate.number, e) for place, e in enumerate(stored)
     ]
     searcher = make_searcher(name, SPACE, OBJECTIVES, 5)
-    schedule = Schedule(n, window, order)
+    schedule = Schedule(n, window, order, pack)
     with contextlib.suppress(KeyboardInterrupt):
         Search(searcher, executor(slots), table, Nobody(), schedule).run(stored)
     return table
@@ -105,6 +109,25 @@ def test_resumed_equals_uninterrupted(slots):
 def test_a_longer_budget_extends_the_same_table():
     short = search(n=50).in_order()
     assert search(n=80, stored=short).in_order() == search(n=80).in_order()
+
+
+@pytest.mark.parametrize("pack", [3, 8])
+def test_packs_keep_the_laws(pack):
+    """Any number of workers, any break, a longer budget."""
+    whole = search(slots=1, pack=pack).in_order()
+    assert search(slots=9, pack=pack).in_order() == whole
+    for stop in (1, 7, 33, 79):
+        part = search(slots=3, stop_after=stop, pack=pack).in_order()
+        assert search(slots=2, stored=part, pack=pack).in_order() == whole
+    for short in (17, 50):
+        part = search(n=short, pack=pack).in_order()
+        assert len(part) == short
+        assert search(stored=part, pack=pack).in_order() == whole
+
+
+def test_a_pack_larger_than_the_window_is_refused():
+    with pytest.raises(StudyError, match="pack <= window"):
+        Schedule(10, window=4, pack=5)
 
 
 def test_nothing_stored_is_evaluated_again():

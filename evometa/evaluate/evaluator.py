@@ -30,8 +30,8 @@ class Evaluator:
 
     An evaluation depends on the genome, the seed and the study alone. All candidates are scored on
     the same episodes, so that their differences are paired. Candidates of one call that differ in
-    numbers only are trained together, as a pack; their results equal the single ones up to
-    rounding.
+    numbers, or in the updates of their rules, are trained together, as a pack; their results equal
+    the single ones up to rounding.
 
     Attributes:
         study: the study, its task loaded.

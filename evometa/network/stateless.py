@@ -60,7 +60,9 @@ class Network:
         frozen = {name: value for name, value in named.items() if not value.requires_grad}
         self.params: Tensors = {k: v.detach().clone() for k, v in named.items() if k not in frozen}
         self.buffers: Tensors = {
-            k: v.detach().clone() for k, v in {**frozen, **dict(form.named_buffers())}.items()
+            k: v.detach().clone()
+            for k, v in {**frozen, **dict(form.named_buffers())}.items()
+            if k in frozen or not any(v is value for value in named.values())
         }
         self.affine = _names(form, "weight", "bias", among=self.params)
         self.statistics = _names(form, "running_mean", "running_var", among=self.buffers)
@@ -105,8 +107,10 @@ class _Form:
 
     def __init__(self, module: nn.Module) -> None:
         self._module = module
-        named = [*module.named_parameters(), *module.named_buffers()]
-        names = {id(value): name for name, value in named}  # the first one of shared tensors
+        names: dict[int, str] = {}
+        for name, tensor in (*module.named_parameters(), *module.named_buffers()):
+            names.setdefault(id(tensor), name)  # the first one of shared tensors
+        self._recurrent = [m for m in module.modules() if isinstance(m, nn.RNNBase)]
         self._places: dict[str, list[tuple[dict[str, Tensor | None], str]]] = {}
         for owner in module.modules():
             for table in (owner._parameters, owner._buffers):
@@ -136,6 +140,8 @@ class _Form:
         for places in self._places.values():
             for table, leaf in places:
                 table[leaf] = None
+        for layer in self._recurrent:  # which keep a list of their weights
+            layer._flat_weights = [None] * len(layer._flat_weights)
 
 
 class _EpisodeBatchNorm(nn.Module):

@@ -26,7 +26,7 @@ def rule_of(genome: Genome) -> GradientRule | None:
         return None
     try:
         return make_rule(rule)
-    except (ValueError, TypeError):
+    except Exception:  # a stranger's run may hold anything
         return None
 
 
@@ -49,7 +49,7 @@ def print_python(console: Console, genome: Genome) -> None:
     """Print a genome's update as a function of PyTorch alone, ready to be put into a file."""
     rule = rule_of(genome)
     text = python_source(rule) if rule else "# this candidate has no update to be written out"
-    console.print(text, highlight=False, markup=False, soft_wrap=True)
+    console.print(text, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
 def formulas(genomes: Sequence[Genome]) -> Iterator[str]:

@@ -72,7 +72,9 @@ def print_failures(console: Console, table: pa.Table, run: Path) -> None:
             highlight=False,
         )
     if rows:
-        console.print(f"All of it: evometa show {run} ID", style="yellow", highlight=False)
+        console.print(
+            f"All of it: evometa show {escape(str(run))} ID", style="yellow", highlight=False
+        )
 
 
 def find(table: pa.Table, candidate_id: str) -> dict[str, Any]:

@@ -145,7 +145,8 @@ def _drawn(
 
     params = {name: numbers(-1, 0.5, *shape) for name, shape in shapes.items()}
     grads = {name: numbers(*gradients, steps, *shape) for name, shape in shapes.items()}
-    return _Probe(params, grads, 10 ** uniform(*losses, steps), uniform(0.5, 2, 997))
+    spread = torch.linspace(*losses, steps, dtype=torch.float64)
+    return _Probe(params, grads, 10**spread, uniform(0.5, 2, 997))
 
 
 def _moves(rule: GradientRule, probe: _Probe) -> tuple[Tensor, list[Tensor]]:

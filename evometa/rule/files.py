@@ -17,25 +17,25 @@ def read_rule(path: Path | str, own: Sequence[Primitive] = ()) -> dict[str, Any]
     """Return the rule genome of a JSON file.
 
     Args:
-        path: holds a rule genome, or a genome with a field `rule`.
+        path: holds the genome of a gradient rule, or a genome with a field `rule`.
         own: primitives of one's own that the update may use.
 
     Raises:
         GenomeError: if there is no such file, or no rule that can learn in it; with the reason.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        genome = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise GenomeError(f"{path}: a rule file must exist, got {error.strerror}") from error
-    try:
-        genome = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise GenomeError(f"{path}: a rule file must be JSON: {error}") from error
     rule = genome.get("rule", genome) if isinstance(genome, dict) else genome
+    if isinstance(rule, dict) and set(rule) == {"gradient"}:
+        rule = rule["gradient"]
     if not isinstance(rule, dict):
         raise GenomeError(f"{path}: a rule must be an object of genes, got {type(rule).__name__}")
     try:
         check_update(make_rule(rule, own))
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError) as error:
         raise GenomeError(f"{path}: {error}") from error
     return rule

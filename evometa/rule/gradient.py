@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -83,7 +84,8 @@ class GradientRule:
             ("affine", AFFINE),
             ("loss", LOSSES),
         ):
-            if getattr(self, name) not in allowed:
+            value = getattr(self, name)
+            if value not in allowed or type(value) is not type(allowed[0]):
                 raise ValueError(f"`{name}` must be one of {allowed}, got {getattr(self, name)!r}")
         if self.adapts not in ADAPTS and not (
             isinstance(self.adapts, str) and "1" in self.adapts and set(self.adapts) <= {"0", "1"}
@@ -92,13 +94,22 @@ class GradientRule:
                 f"`adapts` must be one of {ADAPTS}, or a 0 or 1 for each layer such as '011', "
                 f"got {self.adapts!r}"
             )
-        if self.steps < 1:
-            raise ValueError(f"`steps >= 1` must hold, got {self.steps!r}")
-        if self.clip < 0:
-            raise ValueError(f"`clip >= 0` must hold, got {self.clip!r}")
-        for name in ("multi_step", "anneal"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"`0 <= {name} <= 1` must hold, got {getattr(self, name)!r}")
+        if type(self.steps) is not int or self.steps < 1:
+            raise ValueError(f"`steps` must be a whole number from 1, got {self.steps!r}")
+        for name, low, high in (
+            ("rate", 0.0, math.inf),
+            ("clip", 0.0, math.inf),
+            ("multi_step", 0.0, 1.0),
+            ("anneal", 0.0, 1.0),
+        ):
+            value = getattr(self, name)
+            number = isinstance(value, int | float) and math.isfinite(value)
+            if not number or not low <= value <= high:
+                raise ValueError(
+                    f"`{name}` must be a finite number from {low:g} to {high:g}, got {value!r}"
+                )
+        if isinstance(self.update, str) or not isinstance(self.update, Sequence):
+            raise ValueError(f"`update` must be a list of tokens, got {self.update!r}")
         kind = _KINDS.get(self.rates, "scalar")
         object.__setattr__(self, "update", tuple(self.update))
         object.__setattr__(self, "expression", Update.of(self.update, self.table, kind))
@@ -345,6 +356,10 @@ def make_rule(genome: Mapping[str, Any], own: Sequence[Primitive] = ()) -> Gradi
         ValueError: if a gene has no such value.
         TypeError: if a gene is unknown or missing.
     """
+    known = {each.name for each in fields(GradientRule) if each.init} - {"table"}
+    for name in genome:
+        if name not in known:
+            raise TypeError(f"the genes of a rule are {', '.join(sorted(known))}, got {name!r}")
     outer = make_outer(genome["outer"]) if "outer" in genome else DEFAULT_OUTER
     return GradientRule(**{**genome, "outer": outer, "table": operations(own)})
 

@@ -6,6 +6,7 @@ import inspect
 import re
 import textwrap
 from collections.abc import Sequence
+from typing import Any
 
 from evometa.rule.gradient import GradientRule
 from evometa.rule.operations import TINY
@@ -37,6 +38,15 @@ _MEMORY = {
     "trace": ("{d} * memory[{i}] + {x}", "after[{i}]"),
 }
 
+_LOOSE = {
+    "mul": ("div", "neg"),
+    "div": ("mul", "div", "neg"),
+    "neg": ("mul", "div", "neg"),
+    "square": ("mul", "div", "neg", "square", "sqrt"),
+    "sqrt": ("mul", "div", "neg", "square", "sqrt"),
+}
+"""What must stand in parentheses within an operation; sums always do."""
+
 
 def formula(rule: GradientRule) -> str:
     """Return the update as a formula: `w ← w - rate·g`.
@@ -56,10 +66,9 @@ def formula(rule: GradientRule) -> str:
         template = rule.expression.table[node.value].formula
         arguments = []
         for child in node.arguments:
-            inside, symbol = texts[child], nodes[child].value
-            loose = symbol in ("div", "neg", *(["mul"] if node.value in ("div", "square") else []))
-            tight = node.value in ("mul", "div", "square", "sqrt", "neg")
-            arguments.append(f"({inside})" if tight and loose else inside)
+            symbol = str(nodes[child].value) if nodes[child].arguments else ""
+            bare = symbol not in _LOOSE.get(str(node.value), ())
+            arguments.append(texts[child] if bare else f"({texts[child]})")
         texts[place] = template.format(*arguments)
     return f"w ← w - {texts[0]}"
 
@@ -69,6 +78,9 @@ def python_source(rule: GradientRule, name: str = "update") -> str:
 
     The function takes vectors, in which the weights of a layer lie together. Called with what the
     rule sees, it gives what the rule gives.
+
+    Raises:
+        ValueError: if a primitive of one's own cannot be written out.
     """
     body, used = _statements(rule)
     own = [
@@ -77,8 +89,7 @@ def python_source(rule: GradientRule, name: str = "update") -> str:
         if operation.primitive.function is not None and operation.name in rule.update
     ]
     helpers = [textwrap.dedent(text).strip() for key, text in _HELPERS.items() if key in used]
-    for primitive in own:
-        helpers.append(_own_source(primitive.name, primitive.function))
+    helpers += [_own_source(primitive.name, primitive.function) for primitive in own]
     constants = ", ".join(f"{value!r}" for value in rule.expression.learned)
     clip = (
         [
@@ -118,8 +129,9 @@ def python_source(rule: GradientRule, name: str = "update") -> str:
     if "[layer]" in text:
         start.append("    layer = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))")
     if constants:
+        start.append(f"    constants = [{constants}] if constants is None else constants")
         start.append(
-            f"    c = list(torch.tensor(constants or [{constants}], dtype=gradient.dtype))"
+            "    c = [torch.as_tensor(value, dtype=gradient.dtype) for value in constants]"
         )
     if rule.expression.memories:
         start.append(
@@ -128,7 +140,18 @@ def python_source(rule: GradientRule, name: str = "update") -> str:
     start.append("    after = list(memory or [])")
     end = ["    return parameter - move, after"]
     lines = [signature, *doc, *start, *clip, *body, *end]
-    return "\n".join(["import torch", "", "", *_spaced(helpers), *lines, ""])
+    return "\n".join(
+        [
+            "from __future__ import annotations",
+            "",
+            "import torch",
+            "",
+            "",
+            *_spaced(helpers),
+            *lines,
+            "",
+        ]
+    )
 
 
 def _spaced(helpers: Sequence[str]) -> list[str]:
@@ -157,8 +180,9 @@ def _statements(rule: GradientRule) -> tuple[list[str], set[str]]:
             names[place] = _seen(node.value, rule)
             continue
         operation = table[node.value]
+        own = operation.primitive.function is not None
         arguments = [
-            _as_wide(names, nodes, node, child, operation.primitive.arguments[i])
+            _as_wide(names, nodes, node, child, operation.primitive.arguments[i], own)
             for i, child in enumerate(node.arguments)
         ]
         if operation.by_layer is not None:
@@ -172,7 +196,8 @@ def _statements(rule: GradientRule) -> tuple[list[str], set[str]]:
             )
             lines.append(f"    after[{slot}] = {new}")
         else:
-            text = operation.code.format(*arguments)
+            code = f"own_{operation.code}" if own else operation.code
+            text = code.format(*arguments)
             used |= {helper for helper in ("divide", "root") if text.startswith(f"{helper}(")}
         names[place] = f"v{place}"
         lines.append(f"    v{place} = {text}")
@@ -181,7 +206,12 @@ def _statements(rule: GradientRule) -> tuple[list[str], set[str]]:
 
 
 def _as_wide(
-    names: Sequence[str], nodes: Sequence[Node], node: Node, child: int, wanted: str
+    names: Sequence[str],
+    nodes: Sequence[Node],
+    node: Node,
+    child: int,
+    wanted: str,
+    own: bool,
 ) -> str:
     """Return an argument, spread over weights or layers where the operation needs that."""
     kind, have = node.works_on if wanted == "same" else wanted, nodes[child].kind
@@ -193,8 +223,8 @@ def _as_wide(
         all_constant = all(
             not isinstance(nodes[c].value, str) and not nodes[c].learned for c in node.arguments
         )
-        calls = node.value in ("div", "maximum", "minimum")  # which want tensors
-        simple = constant and not all_constant and not calls
+        tensors = node.value in ("div", "maximum", "minimum") or own  # which want tensors
+        simple = constant and not all_constant and not tensors
         return repr(nodes[child].value) if simple else names[child]
     if kind == "element" and have == "scalar":
         return f"{names[child]}.expand_as(gradient)"
@@ -213,12 +243,19 @@ def _seen(name: str, rule: GradientRule) -> str:
     return name
 
 
-def _own_source(name: str, function: object) -> str:
-    """Return the source of a primitive's function under the primitive's name, if there is any."""
+def _own_source(name: str, function: Any) -> str:
+    """Return the source of a primitive's function, under a name that nothing else has.
+
+    Raises:
+        ValueError: if it has no source, or uses what is defined elsewhere.
+    """
     try:
-        source = textwrap.dedent(inspect.getsource(function))  # type: ignore[arg-type]
-    except (OSError, TypeError):
-        source = ""
-    if source.startswith("def "):
-        return re.sub(r"^def \w+", f"def {name}", source.strip(), count=1)
-    return f"# {name}: see the study file"
+        source = textwrap.dedent(inspect.getsource(function)).strip()
+        elsewhere = inspect.getclosurevars(function)
+    except (OSError, TypeError) as error:
+        raise ValueError(f"the primitive {name!r} has no source to write out") from error
+    used = {*elsewhere.nonlocals, *elsewhere.globals} - {"torch"}
+    if not source.startswith("def ") or used:
+        why = f"it uses {', '.join(sorted(used))}" if used else "it is no function of its own"
+        raise ValueError(f"the primitive {name!r} cannot be written out: {why}")
+    return re.sub(r"^def \w+", f"def own_{name}", source, count=1)

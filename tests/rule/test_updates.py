@@ -292,7 +292,7 @@ def test_a_primitive_of_ones_own_is_used_and_written_out():
     check_update(rule)
     plain = make_rule(preset("maml", update=["mul", "rate", "mul", 0.5, "gradient"]))
     torch.testing.assert_close(walk(rule), walk(plain))
-    assert "def halved(x):" in python_source(rule) and "halved(g)" in formula(rule)
+    assert "def own_halved(x):" in python_source(rule) and "halved(g)" in formula(rule)
     with pytest.raises(ValueError, match="halved"):
         make_rule(genome)
 
@@ -304,3 +304,83 @@ def test_primitives_that_break_are_refused():
     for own, reason in ((shape, "shape"), (pole, "finite"), (blind, "differentiable")):
         with pytest.raises(ValueError, match=reason):
             make_rule(preset("maml", update=[own.name, "gradient"]), [own])
+
+
+def test_rules_that_differ_only_for_unusual_numbers_are_told_apart():
+    pairs = [
+        (["depth"], ["square", "depth"]),
+        (["loss"], ["minimum", "loss", 2.5]),
+        (["loss"], ["maximum", "loss", 0.4]),
+        (["dimension"], ["minimum", "dimension", 9.5]),
+    ]
+    ones = ["div", "gradient", "gradient"]  # but where it is 0
+    assert not same(["add", "gradient", 1.0], ["add", "gradient", *ones])
+    for one, other in pairs:
+        assert not same(*(["mul", "rate", "mul", "gradient", *x] for x in (one, other)))
+    steps = {"steps": 5}
+    one, other = (
+        ["mul", "rate", "mul", "gradient", *x]
+        for x in (["progress"], ["minimum", "progress", 0.65])
+    )
+    assert not same(one, other, **steps)
+
+
+def test_formulas_tell_roots_of_products_from_products_of_roots():
+    def written(*tokens):
+        return formula(make_rule(preset("maml", update=list(tokens))))
+
+    assert written("sqrt", "mul", "rate", "gradient") != written("mul", "sqrt", "rate", "gradient")
+    assert written("sqrt", "square", "gradient") != written("square", "sqrt", "gradient")
+
+
+def test_learned_constants_are_never_merged():
+    tokens = ["mul", *["add", "gradient", "learned", 0.5] * 2]
+    assert simplified(tokens) == sorted_arguments(tokens)
+
+
+def sorted_arguments(tokens):
+    """Both arguments are the same, so only the sums inside may have been turned around."""
+    half = simplified(tokens[1:5])
+    return ["mul", *half, *half]
+
+
+def test_a_source_that_could_not_stand_alone_is_refused():
+    outside = Primitive("outside", ("same",), function=lambda x: halved(x))
+    rule = make_rule(preset("maml", update=["outside", "gradient"]), [outside])
+    with pytest.raises(ValueError, match="written out"):
+        python_source(rule)
+
+
+def root(x):
+    return x * 3
+
+
+def test_primitives_named_like_helpers_and_locals_do_not_disturb_them():
+    for name in ("root", "layer", "memory", "c"):
+        own = Primitive(name, ("same",), function=root)
+        update = ["mul", "rate", "add", name, "gradient", "sqrt", "abs", "gradient"]
+        rule = make_rule(preset("maml", update=update), [own])
+        space: dict = {}
+        exec(python_source(rule), space)
+        vector, flat = torch.ones(4).double(), torch.tensor([0.1, -0.2, 0.3, 4.0]).double()
+        moved, _ = space["update"](vector, flat, vector, 0.01, torch.tensor(1.0), 0, [4])
+        torch.testing.assert_close(moved, vector - 0.01 * (3 * flat + flat.abs().sqrt()))
+
+
+@pytest.mark.parametrize(
+    "genes",
+    [
+        {"steps": 2.5},
+        {"steps": True},
+        {"rate": "abc"},
+        {"rate": -3.0},
+        {"rate": float("nan")},
+        {"clip": float("nan")},
+        {"order": 2.0},
+        {"update": "sgd"},
+        {"outer": "adam"},
+    ],
+)
+def test_genes_of_the_wrong_kind_are_refused(genes):
+    with pytest.raises(ValueError, match=next(iter(genes))):
+        make_rule({**preset("maml"), **genes})
