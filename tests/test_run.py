@@ -74,8 +74,6 @@ def executor(slots):
 def search(
     name="nsga2", order="logical", slots=1, stop_after=None, stored=(), n=80, window=8, pack=1
 ):
-    name="nsga2", order="logical", slots=1, stop_after=None, stored=(), n=80, window=8, pack=1
-):
     """Search, be stopped when `stop_after` rows are kept, and return the table."""
     table = Table(stop_after)
     table.rows = [
