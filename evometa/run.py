@@ -100,6 +100,7 @@ class Search:
         self._asked = self._told = self._recorded = 0
         self._originals: dict[str, str] = {}  # genome and rung -> id of the first candidate with it
         self._pending: dict[str, list[Candidate]] = {}  # submitted id -> equal candidates waiting
+        self._company: set[str] = set()  # stored, and at most evaluated again beside others
         self._arrived: dict[int, Evaluation] = {}  # recorded, not yet told
 
     def run(self, stored: Sequence[Evaluation] = ()) -> None:
@@ -127,6 +128,8 @@ class Search:
                 self._told += 1
                 continue
             for evaluation in self._executor.collect(POLL_SECONDS):
+                if evaluation.candidate.id in self._company:
+                    continue
                 self._record(evaluation)
                 for copy in self._pending.pop(evaluation.candidate.id):
                     self._record(_copied(evaluation, copy))
@@ -149,15 +152,20 @@ class Search:
             if len(batch) < count:
                 self._budget = self._asked + len(batch)  # nothing is left to propose
             self._asked += len(batch)
-            fresh = []
+            pack = []
             for candidate in batch:
                 stored = known.pop(candidate.number, None)
                 if stored is not None:
                     self._found(candidate, stored)
+                    if not stored.copied_from:
+                        self._company.add(candidate.id)
+                        pack.append(candidate)
                 elif self._is_new(candidate):
-                    fresh.append(candidate)
-            if fresh:
-                self._executor.submit(fresh)
+                    pack.append(candidate)
+            # A pack that was stored in part is evaluated as it was, so that its missing members
+            # come out to the last bit as they would have.
+            if any(candidate.id in self._pending for candidate in pack):
+                self._executor.submit(pack)
 
     def _found(self, candidate: Candidate, stored: Evaluation) -> None:
         if canonical_json(candidate.genome) != canonical_json(stored.candidate.genome):

@@ -88,6 +88,12 @@ def test_search_top_show_resume(study, tmp_path):
 
     shown = evometa("show", run, "c000003", folder=tmp_path)
     assert all(word in shown for word in ("genome", "Linear", "query_loss", "lineage"))
+    assert "w ← w - rate·g" in shown
+    source = evometa("show", run, "c000003", "--python", folder=tmp_path)
+    assert "import torch" in source and "return parameter - move" in source
+    genome = json.loads(evometa("show", run, "c000003", "--json", folder=tmp_path))
+    assert set(genome) == {"width", "rule"}
+    assert "made from another" in evometa("top", run, "--operators", folder=tmp_path)
 
     said = evometa("search", study, folder=tmp_path, code=2)
     assert f"evometa resume {Path('runs/small')}" in said
@@ -96,6 +102,13 @@ def test_search_top_show_resume(study, tmp_path):
     whole = tmp_path / "whole"
     evometa("search", study, "-n", 15, "--executor", "serial", "--run", whole, folder=tmp_path)
     assert rows(whole) == rows(run)
+
+
+def test_operators_are_counted(study, tmp_path):
+    options = ("-n", 30, "--window", 2, "--iterations", 1, "--executor", "serial")
+    evometa("search", study, *options, "--run", "r", folder=tmp_path)
+    said = evometa("top", "r", "--operators", folder=tmp_path)
+    assert "mutate rule.rate" in said and "%" in said
 
 
 def test_check_trains_nothing_and_says_what_it_would_cost(study, tmp_path):
@@ -145,6 +158,8 @@ def test_a_broken_study_file_is_named(study, tmp_path, name):
         (["--candidates", "0"], "equal to 1"),
         (["--data", "/nowhere"], "sine waves need no data"),
         (["--device", "gpu9"], "`device` must be 'auto', 'cpu', 'cuda', ..., got 'gpu9'"),
+        (["--pack", "17"], "pack <= window"),
+        (["--plan", "vmpa"], "plan"),
         (["--executor", "serail"], "must be 'ray' or 'serial'"),
         (["--address", "127.0.0.1:1"], "no Ray cluster at '127.0.0.1:1'"),
     ],
@@ -165,6 +180,20 @@ def test_another_study_in_the_folder_is_named(study, tmp_path):
     kept.write_text(SMALL.replace("Int(2, 9)", "Int(2, 8)"))
     said = evometa("resume", "r", "--executor", "serial", folder=tmp_path, code=2)
     assert "these differ" in said and "space" in said
+
+
+@pytest.mark.slow
+def test_packs_are_resumed_and_extended(study, tmp_path):
+    options = ("--executor", "serial", "--pack", 4, "--plan", "vmap")
+    evometa("search", study, "-n", 15, *options, "--run", "whole", folder=tmp_path)
+    evometa("search", study, "-n", 10, *options, "--run", "part", folder=tmp_path)
+    kept = json.loads((tmp_path / "part" / "study.json").read_text())["settings"]
+    assert kept["pack"] == 4 and set(kept["plans"].values()) == {"vmap"}
+    evometa("resume", "part", "-n", 15, "--executor", "serial", folder=tmp_path)
+    ours, theirs = rows(tmp_path / "part"), rows(tmp_path / "whole")
+    assert [row["genome"] for row in ours] == [row["genome"] for row in theirs]
+    for mine, other in zip(ours, theirs, strict=True):
+        assert mine["query_loss"] == pytest.approx(other["query_loss"], rel=1e-4)
 
 
 def test_no_run_is_named(tmp_path):

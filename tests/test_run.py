@@ -3,6 +3,7 @@
 import contextlib
 import random
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
@@ -121,6 +122,31 @@ def test_packs_keep_the_laws(pack):
         part = search(n=short, pack=pack).in_order()
         assert len(part) == short
         assert search(stored=part, pack=pack).in_order() == whole
+
+
+def in_company(pack):
+    """Like rounding: what comes out depends, a little, on who else is in the pack."""
+    noise = random.Random("/".join(c.id for c in pack)).random() * 1e-9
+    found = evaluate(pack)
+    return [
+        replace(e, metrics={name: value + noise for name, value in e.metrics.items()})
+        for e in found
+    ]
+
+
+def test_a_pack_that_was_stored_in_part_comes_out_as_it_was():
+    def run(stored=(), stop_after=None):
+        table = Table(stop_after)
+        table.rows = [(e.candidate.number, e) for e in stored]
+        searcher = make_searcher("nsga2", SPACE, OBJECTIVES, 5)
+        schedule = Schedule(40, 8, "logical", 4)
+        with contextlib.suppress(KeyboardInterrupt):
+            Search(searcher, Serial(in_company), table, Nobody(), schedule).run(stored)
+        return table.in_order()
+
+    whole = run()
+    for stop in (1, 6, 7, 13, 30, 39):
+        assert run(run(stop_after=stop)) == whole, stop
 
 
 def test_a_pack_larger_than_the_window_is_refused():

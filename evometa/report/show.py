@@ -95,11 +95,15 @@ def find(table: pa.Table, candidate_id: str) -> dict[str, Any]:
 
 def print_operators(console: Console, table: pa.Table, objectives: Objectives) -> None:
     """Print how often each operator was used, and how often its child beat its parent."""
+    counts = operator_counts(table, objectives)
+    if not counts:
+        console.print("No candidate has been made from another one yet.")
+        return
     lines = Table(box=None, pad_edge=False, header_style="bold")
     for name, justify in (("operator", "left"), ("uses", "right"), ("better", "right")):
         lines.add_column(name, justify=justify)  # type: ignore[arg-type]
     lines.add_column("share", justify="right")
-    for operator, (uses, better) in sorted(operator_counts(table, objectives).items()):
+    for operator, (uses, better) in sorted(counts.items()):
         lines.add_row(escape(operator), str(uses), str(better), f"{better / uses:.0%}")
     console.print(lines)
 
