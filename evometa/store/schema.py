@@ -16,6 +16,7 @@ VERSION = 2
 
 TIME_AND_PLACE = (
     "seconds",
+    "saved_seconds",
     "adapt_seconds",
     "peak_memory_bytes",
     "device",
