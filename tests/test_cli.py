@@ -196,8 +196,10 @@ def test_packs_are_resumed_and_extended(study, tmp_path):
     evometa("resume", "part", "-n", 15, "--executor", "serial", folder=tmp_path)
     ours, theirs = rows(tmp_path / "part"), rows(tmp_path / "whole")
     assert [row["genome"] for row in ours] == [row["genome"] for row in theirs]
-    for mine, other in zip(ours, theirs, strict=True):
-        assert mine["query_loss"] == pytest.approx(other["query_loss"], rel=1e-4)
+    for mine, other in zip(ours, theirs, strict=True):  # the tenth was in a pack of two, or of four
+        assert mine["status"] == other["status"]
+        if mine["status"] == "OK":
+            assert mine["query_loss"] == pytest.approx(other["query_loss"], rel=1e-4)
 
 
 def test_no_run_is_named(tmp_path):
