@@ -182,7 +182,7 @@ def show(
     ] = False,
 ) -> None:
     """Print one candidate: genome, update, network, scores, learning curve, ancestors."""
-    from evometa.report import find, print_candidate
+    from evometa.report import find, lineage, print_candidate
     from evometa.report.rules import print_python, print_rule
     from evometa.store import RunDirectory, read_table
 
@@ -197,7 +197,8 @@ def show(
         print_python(out, genome)
         return
     print_candidate(out, table, candidate, study["objectives"])
-    print_rule(out, genome)
+    older = {row["candidate_id"]: row["genome"] for row in lineage(table, candidate)[1:]}
+    print_rule(out, genome, older)
 
 
 @app.command()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -30,8 +30,14 @@ def rule_of(genome: Genome) -> GradientRule | None:
         return None
 
 
-def print_rule(console: Console, genome: Genome) -> None:
-    """Print a genome's update as a formula and as a tree, and its short form if it has one."""
+def print_rule(console: Console, genome: Genome, ancestors: Mapping[str, Genome]) -> None:
+    """Print a genome's update as a formula and as a tree, and its short form if it has one.
+
+    Args:
+        console: where to print.
+        genome: of a candidate.
+        ancestors: id to genome, nearest first; those whose update was another one are printed.
+    """
     rule = rule_of(genome)
     if rule is None:
         return
@@ -43,6 +49,12 @@ def print_rule(console: Console, genome: Genome) -> None:
     if len(shorter.update) < len(rule.update):
         console.print(f"  = {escape(formula(shorter))}", highlight=False, soft_wrap=True)
     console.print(Group("", _tree(rule.expression)))
+    said = formula(rule)
+    for name, ancestor in ancestors.items():
+        older = rule_of(ancestor)
+        if older is not None and formula(older) != said:
+            said = formula(older)
+            console.print(f"  from {name}: {escape(said)}", highlight=False, soft_wrap=True)
 
 
 def print_python(console: Console, genome: Genome) -> None:
@@ -50,13 +62,6 @@ def print_python(console: Console, genome: Genome) -> None:
     rule = rule_of(genome)
     text = python_source(rule) if rule else "# this candidate has no update to be written out"
     console.print(text, highlight=False, markup=False, emoji=False, soft_wrap=True)
-
-
-def formulas(genomes: Sequence[Genome]) -> Iterator[str]:
-    """Yield the formula of each genome's update; empty where there is none."""
-    for genome in genomes:
-        rule = rule_of(genome)
-        yield formula(rule) if rule else ""
 
 
 def _genes(genome: Genome) -> Mapping[str, Any]:

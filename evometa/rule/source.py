@@ -67,8 +67,12 @@ def formula(rule: GradientRule) -> str:
         arguments = []
         for child in node.arguments:
             symbol = str(nodes[child].value) if nodes[child].arguments else ""
-            bare = symbol not in _LOOSE.get(str(node.value), ())
-            arguments.append(texts[child] if bare else f"({texts[child]})")
+            text = texts[child]
+            if symbol in _LOOSE.get(str(node.value), ()):
+                text = f"({text})"
+            elif symbol in ("add", "sub") and node.value not in (*_LOOSE, "add", "sub"):
+                text = text[1:-1]  # the operation has parentheses of its own
+            arguments.append(text)
         texts[place] = template.format(*arguments)
     return f"w ← w - {texts[0]}"
 
