@@ -170,6 +170,8 @@ def _print_scores(console: Console, row: dict[str, Any], objectives: Objectives)
             continue
         mark = f"  ({objectives[name]})" if name in objectives else ""
         text = f"{value:.6g}" if isinstance(value, float) else str(value)
+        if name == "steps":
+            text = "  ".join(f"{step}:{mean:.3g}" for step, mean in enumerate(value))
         console.print(f"  {name:<20} {escape(text)}{mark}", highlight=False)
     if row["curve"]:
         points = "  ".join(f"{p['iteration']}:{p['loss']:.3g}" for p in row["curve"][::4])
