@@ -14,17 +14,15 @@ from evometa.search.protocol import Proposal
 from evometa.space import Space
 from evometa.space.global_random import global_random
 
-POPULATION = 32
-TOURNAMENT = 8
-EARLY = 0.5  # share of mutants of what has worked, while the population fills
+POPULATION = 16
+TOURNAMENT = 4
 
 
 class RegularizedEvolution:
     """Mutates the best of a tournament; the oldest die, however good they are.
 
-    Ranks by the first objective. Failed candidates never become parents, nor
-    do those that only repeat another's rule. Until half the population
-    is filled, half of the genomes are drawn at random.
+    Ranks by the first objective. Failed candidates never become parents, nor do those that only
+    repeat another's rule. Until half the population is filled, genomes are drawn at random.
 
     Args:
         space: what may be proposed.
@@ -56,9 +54,6 @@ class RegularizedEvolution:
         """Draw at first, then cross over or mutate winners of tournaments."""
         maximum = self._living.maxlen or 0
         if len(self._living) < maximum // 2:
-            if self._living and rng.random() < EARLY:
-                parent = self._living[int(rng.integers(len(self._living)))]
-                return self._operators.child(parent, parent, rng)
             return Proposal(self._space.sample(rng), operator="random")
         with global_random(rng):
             first, second = tools.selTournament(
