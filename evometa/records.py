@@ -138,6 +138,11 @@ def losses(evaluation: Evaluation, objectives: Objectives) -> tuple[float, ...]:
     )
 
 
+def dominates(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
+    """Return whether losses are nowhere worse than others, and somewhere better."""
+    return one != other and all(a <= b for a, b in zip(one, other, strict=True))
+
+
 def mean_interval(scores: Sequence[float]) -> tuple[float, float]:
     """Return the mean and the half-width of its 95% normal interval (0 for fewer than two)."""
     n = len(scores)

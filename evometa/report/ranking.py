@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from evometa.errors import EvometaError
-from evometa.records import Genome, Objectives, Status, mean_interval
+from evometa.records import Genome, Objectives, Status, dominates, mean_interval
 
 SEED = "seed:"
 
@@ -139,7 +139,7 @@ def operator_counts(table: pa.Table, objectives: Objectives) -> dict[str, tuple[
         objectives = dict([next(iter(objectives.items()))])
     signs = [1.0 if direction == "min" else -1.0 for direction in objectives.values()]
     losses = {
-        row["candidate_id"]: [s * row[name] for s, name in zip(signs, objectives, strict=True)]
+        row["candidate_id"]: tuple(s * row[name] for s, name in zip(signs, objectives, strict=True))
         for row in rows
         if row["status"] == Status.OK
     }
@@ -148,12 +148,7 @@ def operator_counts(table: pa.Table, objectives: Objectives) -> dict[str, tuple[
         if not row["parents"]:
             continue
         mine, theirs = losses.get(row["candidate_id"]), losses.get(row["parents"][0])
-        better = (
-            mine is not None
-            and theirs is not None
-            and mine != theirs
-            and all(a <= b for a, b in zip(mine, theirs, strict=True))
-        )
+        better = mine is not None and theirs is not None and dominates(mine, theirs)
         uses, wins = counts.get(row["operator"], (0, 0))
         counts[row["operator"]] = uses + 1, wins + better
     return counts

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import replace
 
 from rich.console import Console, Group, RenderableType
 from rich.markup import escape
@@ -45,7 +45,7 @@ def print_rule(console: Console, genome: Genome, ancestors: Mapping[str, Genome]
     console.print(f"  {escape(formula(rule))}", highlight=False, soft_wrap=True)
     if rule.update == DESCENT:
         return
-    shorter = make_rule({**_genes(genome), "update": simplified(rule.update)})
+    shorter = replace(rule, update=simplified(rule.update))
     if len(shorter.update) < len(rule.update):
         console.print(f"  = {escape(formula(shorter))}", highlight=False, soft_wrap=True)
     console.print(Group("", _tree(rule.expression)))
@@ -62,12 +62,6 @@ def print_python(console: Console, genome: Genome) -> None:
     rule = rule_of(genome)
     text = python_source(rule) if rule else "# this candidate has no update to be written out"
     console.print(text, highlight=False, markup=False, emoji=False, soft_wrap=True)
-
-
-def _genes(genome: Genome) -> Mapping[str, Any]:
-    rule: Mapping[str, Any] = genome["rule"]
-    inner: Mapping[str, Any] = rule["gradient"] if len(rule) == 1 else rule
-    return inner
 
 
 def _tree(update: Update) -> RenderableType:

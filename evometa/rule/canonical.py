@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from evometa.rule.gradient import DESCENT, GradientRule
+from evometa.rule.gradient import CONSTANTS, DESCENT, GradientRule
 from evometa.rule.operations import operations
 from evometa.rule.protocol import Tensors
 from evometa.rule.update import Update
@@ -25,7 +25,6 @@ from evometa.space.expression import LIMITS
 COMMUTATIVE = ("add", "mul", "maximum", "minimum")
 DIGITS = 6  # of the probe, that tell updates apart
 PROBE_STEPS = 4
-CONSTANTS = "update:constants"
 EXPLODED = 1e6
 
 _Tree = Any  # a tuple: name or constant, whether learned, and the arguments

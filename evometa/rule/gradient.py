@@ -26,6 +26,9 @@ DESCENT = ("mul", "rate", "gradient")
 EXTRAS = {"gain": 1.0, "shift": 0.0}
 """What is learned for each weight where the update uses it, from these values."""
 
+CONSTANTS = "update:constants"
+"""Name of an update's constants among the learned and the fixed numbers."""
+
 _KINDS = {"layer": "layer", "layer-step": "layer", "parameter": "element"}
 
 
@@ -182,7 +185,7 @@ class GradientRule:
             for name, value in params.items():
                 found[f"{extra}:{name}"] = torch.full_like(value, EXTRAS[extra])
         if self.expression.learned:
-            found["update:constants"] = some.new_tensor(self.expression.learned)
+            found[CONSTANTS] = some.new_tensor(self.expression.learned)
         return found
 
     def constants(self, params: Tensors) -> Tensors:
@@ -190,7 +193,7 @@ class GradientRule:
         some = next(iter(params.values()))
         found = {"rate": some.new_tensor(self.rate)} if self.rates == "fixed" else {}
         if self.expression.fixed:
-            found["update:constants"] = some.new_tensor(self.expression.fixed)
+            found[CONSTANTS] = some.new_tensor(self.expression.fixed)
         if self.clip:
             found["clip"] = some.new_tensor(self.clip)
         return found
@@ -212,8 +215,8 @@ class GradientRule:
         start = _Flat.of(params)
         none = start.vector.new_zeros(0)
         numbers = {
-            "fixed": constants.get("update:constants", none),
-            "learned": learned.get("update:constants", none),
+            "fixed": constants.get(CONSTANTS, none),
+            "learned": learned.get(CONSTANTS, none),
             **{name: constants[name] for name in ("clip",) if name in constants},
         }
         for extra in EXTRAS:

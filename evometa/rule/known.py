@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
+from evometa.rule.gradient import DESCENT
+
 _LION = ["add", "mul", 0.9, "before", 0.99, "gradient", "mul", 0.1, "gradient"]
 _ADAM = ["div", "unbiased", 0.9, "gradient"]
 _ADAM += ["add", "sqrt", "unbiased", 0.999, "square", "gradient", 1e-8]
@@ -14,7 +16,7 @@ _AGREE = ["mul", "sign", "gradient", "sign", "average", 0.9, "gradient"]
 KNOWN: Mapping[str, list[Any]] = MappingProxyType(
     {
         # Robbins and Monro, 1951
-        "sgd": ["mul", "rate", "gradient"],
+        "sgd": [*DESCENT],
         # Polyak, 1964, as torch.optim.SGD writes it
         "momentum": ["mul", "rate", "trace", 0.9, "gradient"],
         # Nesterov, 1983, as torch.optim.SGD writes it

@@ -10,12 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from evometa.rule.gradient import EXTRAS, GradientRule, State
+from evometa.rule.gradient import CONSTANTS, EXTRAS, GradientRule, State
 from evometa.rule.outer import Outer
 from evometa.rule.protocol import Tensors
 from evometa.rule.update import Layers, Numbers
 
-CONSTANTS = "update:constants"
 WHICH = "update:which"
 
 

@@ -36,6 +36,7 @@ class Operation:
             averages, are written by `evometa.rule.source`.
         remembers: the same for a running average: from `(decay, argument, memory, time)` to
             `(value, new memory)`.
+        by_layer: the same for what becomes one number: a function of the weights of one layer.
     """
 
     primitive: Primitive

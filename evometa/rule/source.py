@@ -108,24 +108,6 @@ def python_source(rule: GradientRule, name: str = "update") -> str:
         f"def {name}(parameter, gradient, initial, rate, loss, step, sizes{extras}, memory=None, "
         "constants=None):"
     )
-    doc = [
-        f'    """{formula(rule)}',
-        "",
-        "    Args:",
-        "        parameter, gradient, initial: before this step, of the support loss, and before",
-        "            the first step; shape (weights,).",
-        "        rate: of this step: one, one a layer, or one a weight.",
-        "        loss: the support loss, a tensor without axes.",
-        "        step: from 0.",
-        "        sizes: number of weights of each layer, a list.",
-        *(f"        {extra}: learned, shape (weights,)." for extra in rule.extras),
-        "        memory: what the last call returned; None at the first step.",
-        f"        constants: the learned ones; as they were before training: [{constants}].",
-        "",
-        "    Returns:",
-        "        The parameters after the step, and the memory for the next one.",
-        '    """',
-    ]
     text = "\n".join(body)
     start = []
     if "rate" in rule.update:
@@ -143,7 +125,7 @@ def python_source(rule: GradientRule, name: str = "update") -> str:
         )
     start.append("    after = list(memory or [])")
     end = ["    return parameter - move, after"]
-    lines = [signature, *doc, *start, *clip, *body, *end]
+    lines = [signature, *_docstring(rule, constants), *start, *clip, *body, *end]
     return "\n".join(
         [
             "from __future__ import annotations",
@@ -156,6 +138,27 @@ def python_source(rule: GradientRule, name: str = "update") -> str:
             "",
         ]
     )
+
+
+def _docstring(rule: GradientRule, constants: str) -> list[str]:
+    return [
+        f'    """{formula(rule)}',
+        "",
+        "    Args:",
+        "        parameter, gradient, initial: before this step, of the support loss, and before",
+        "            the first step; shape (weights,).",
+        "        rate: of this step: one, one a layer, or one a weight.",
+        "        loss: the support loss, a tensor without axes.",
+        "        step: from 0.",
+        "        sizes: number of weights of each layer, a list.",
+        *(f"        {extra}: learned, shape (weights,)." for extra in rule.extras),
+        "        memory: what the last call returned; None at the first step.",
+        f"        constants: the learned ones; as they were before training: [{constants}].",
+        "",
+        "    Returns:",
+        "        The parameters after the step, and the memory for the next one.",
+        '    """',
+    ]
 
 
 def _spaced(helpers: Sequence[str]) -> list[str]:

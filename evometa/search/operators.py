@@ -7,7 +7,7 @@ from collections import OrderedDict
 import numpy as np
 import numpy.typing as npt
 
-from evometa.records import Evaluation, Objectives, Status, losses
+from evometa.records import Evaluation, Objectives, Status, dominates, losses
 from evometa.search.individual import Individual
 from evometa.search.protocol import Proposal
 from evometa.space import Space
@@ -78,8 +78,3 @@ class AdaptiveOperators:
         rates = (successes + DOUBT * overall) / (uses + DOUBT)
         shares = LEAST / len(rates) + (1 - LEAST) * rates / rates.sum()
         return np.asarray(shares)
-
-
-def dominates(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
-    """Return whether losses are nowhere worse than others, and somewhere better."""
-    return one != other and all(a <= b for a, b in zip(one, other, strict=True))

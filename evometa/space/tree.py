@@ -25,8 +25,8 @@ ATTEMPTS = 50
 class Tree:
     """A typed expression over primitives, as a list of tokens in prefix order.
 
-    Operators on trees (generation, crossover, sub-tree and point mutation, insertion, deletion) are
-    DEAP's, for strongly typed genetic programming (Montana, 1995; Koza, 1992).
+    Generation, sub-tree and point mutation, insertion and deletion are DEAP's, for strongly typed
+    genetic programming (Montana, 1995; Koza, 1992).
 
     Args:
         primitives: what expressions are made of.
