@@ -20,7 +20,7 @@ _HELPERS = {
     """,
     "root": f"""
         def root(a):  # has a derivative at 0
-            return a.clamp(min={TINY**2}).sqrt()
+            return a.clamp(min={TINY**2:g}).sqrt()
     """,
     "by_layer": """
         def by_layer(function, values, sizes):  # one number for each layer
@@ -28,7 +28,7 @@ _HELPERS = {
     """,
     "norm": f"""
         def norm(values):
-            return (values.square().sum() + {TINY**2}).sqrt()
+            return (values.square().sum() + {TINY**2:g}).sqrt()
     """,
 }
 _MEMORY = {
