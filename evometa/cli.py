@@ -53,9 +53,36 @@ def search(
     file: StudyPath,
     run: Annotated[Path | None, typer.Option(help="Run directory; default runs/NAME.")] = None,
     candidates: Annotated[
-        int | None, typer.Option("-n", "--candidates", help="How many to evaluate.", min=1)
+        int | None, typer.Option("-n", "--candidates", help="How many to train.", min=1)
     ] = None,
-    searcher: Annotated[str | None, typer.Option(help="random, evolution, nsga2 or tpe.")] = None,
+    searcher: Annotated[
+        str | None,
+        typer.Option(help="hybrid, evolution, nsga2, tpe, random, ...; default: the study's."),
+    ] = None,
+    rungs: Annotated[
+        int | None,
+        typer.Option(help="Fidelities: each trains a third as long as the next.", min=1),
+    ] = None,
+    seeds: Annotated[
+        int | None, typer.Option(help="Train those that may be the best with so many seeds.", min=1)
+    ] = None,
+    look_ahead: Annotated[
+        bool, typer.Option("--look-ahead", help="Screen candidates before any training.")
+    ] = False,
+    constraint: Annotated[
+        list[str] | None,
+        typer.Option(help="Such as 'params <= 50_000'; or several."),
+    ] = None,
+    warm_start: Annotated[
+        list[Path] | None, typer.Option(help="An earlier run to begin with; or several.")
+    ] = None,
+    hours: Annotated[float | None, typer.Option(help="Stop after so many hours.")] = None,
+    device_seconds: Annotated[
+        float | None, typer.Option(help="Stop after so many seconds of evaluation.")
+    ] = None,
+    patience: Annotated[
+        int | None, typer.Option(help="Stop when so many results have not moved the front.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Decides everything random.", min=0)] = 0,
     order: Annotated[str, typer.Option(help="Tell results in logical or arrival order.")] = (
         "logical"
@@ -82,18 +109,21 @@ def search(
 ) -> None:
     """Search: propose, meta-train and score candidates; print the best beside the baselines."""
     from evometa import launch
-    from evometa.search import default_searcher
+    from evometa.budget import Budget
     from evometa.study import load_study
+    from evometa.warm import read_earlier
 
     study_file = load_study(file)
-    if iterations is not None:
-        study = study_file.study.with_training(iterations=iterations)
-        study_file = launch.with_study(study_file, study)
     run = run or Path("runs") / file.stem
     settings = launch.Settings(
         candidates=candidates or study_file.study.candidates,
         seed=seed,
-        searcher=searcher or default_searcher(study_file.study.objectives),
+        searcher=searcher or "",
+        budget=Budget(hours, device_seconds, patience),
+        rungs=rungs or 0,
+        look_ahead=look_ahead,
+        seeds=seeds or 0,
+        constraints=tuple(constraint or ()),
         order=order,  # type: ignore[arg-type]
         window=window,
         pack=pack,
@@ -101,12 +131,17 @@ def search(
         data=launch.Data(data, download, skip_broken),
     )
     launch.refuse_existing(run, study_file)
+    changes = {} if iterations is None else {"iterations": iterations}
+    study_file = launch.adjusted(study_file, settings, changes)
     with out.status("Loading the data, and trying a few candidates without training"):
         study_file = launch.prepare(study_file, settings.data)
         admitted = launch.preflight(study_file, seed, settings.device)
         where = _workers(executor, address, workers)
         plans = launch.choose_plans(study_file, admitted, plan, settings.device, where)
         settings = replace(settings, plans=plans)
+    described = launch.describe(study_file, settings)
+    earlier = read_earlier(warm_start or (), study_file.study, described)
+    _print_earlier(earlier)
     started = time.monotonic()
     with _resumable(run):
         launch.start(
@@ -115,6 +150,7 @@ def search(
             settings,
             where,
             _watch(study_file.study.objectives),
+            earlier,
         )
     _finish(run, started)
 
@@ -265,11 +301,14 @@ def _watch(objectives: Mapping[str, str]) -> Any:
 
 def _finish(run: Path, started: float) -> None:
     from evometa.report import print_failures
-    from evometa.store import read_table
+    from evometa.store import RunDirectory, read_table
 
     _print_top(run, 10, None, as_json=False)
     print_failures(out, read_table(run), run)
     minutes, seconds = divmod(round(time.monotonic() - started), 60)
+    ended = RunDirectory.read_summary(run).get("ended", "")
+    if ended != "nothing is left to propose":
+        out.print(f"\nEnded: {escape(ended)}.", highlight=False)
     out.print(
         f"\n{minutes}:{seconds:02d} minutes. See more: evometa top {escape(str(run))} -n 20, "
         f"evometa show {escape(str(run))} ID",
@@ -277,17 +316,32 @@ def _finish(run: Path, started: float) -> None:
     )
 
 
+def _print_earlier(earlier: Any) -> None:
+    if earlier.seeds:
+        out.print(
+            f"Earlier runs: the best {len(earlier.seeds)} genomes come first, "
+            f"{len(earlier.results)} results are learned from, {earlier.skipped} genomes no longer "
+            "fit the space.",
+            highlight=False,
+        )
+
+
 def _print_top(run: Path, n: int, by: str | None, *, as_json: bool) -> None:
-    from evometa.report import print_top, rank
+    from evometa.limits import parse_limit
+    from evometa.report import full_rung, print_rungs, print_top, rank
     from evometa.store import RunDirectory, read_table
 
-    study = RunDirectory.read(run)
+    study, table = RunDirectory.read(run), read_table(run)
     objectives, scored = study["objectives"], study["metrics"][0]
-    ranked = rank(read_table(run), objectives, scored=scored, by=by, n=n)
+    limits = [parse_limit(text, study["metrics"]) for text in study.get("constraints", ())]
+    ranked = rank(
+        table, objectives, scored=scored, by=by, n=n, full=full_rung(study), limits=limits
+    )
     if as_json:
         print(json.dumps([row.as_dict() for row in ranked], indent=1))  # noqa: T201 - for pipes
         return
     print_top(out, ranked, objectives, scored=scored)
+    print_rungs(out, table, objectives, study.get("levels", ()))
 
 
 def _terminate(number: int, frame: FrameType | None) -> NoReturn:

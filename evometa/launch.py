@@ -18,6 +18,7 @@ from typing import Any, Protocol
 import numpy as np
 import pyarrow as pa
 
+from evometa.budget import Budget, Meter
 from evometa.errors import ExecutorError, StoreError, StudyError
 from evometa.evaluate import (
     Admission,
@@ -32,13 +33,17 @@ from evometa.evaluate.evaluator import choose_device
 from evometa.execute import Executor, Serial
 from evometa.execute.ray_pool import RayPool
 from evometa.records import derive_seed
+from evometa.report import summary_of
 from evometa.run import Observer, Order, Schedule, Search
-from evometa.search import Searcher, make_searcher
+from evometa.search import Level, Searcher, Wishes, make_searcher
 from evometa.space import gene_value
 from evometa.store import RunDirectory, Writer, evaluations, make_schema, read_table, repair
-from evometa.study import Study, StudyFile, load_study
+from evometa.study import Level as StudyLevel
+from evometa.study import Rung, StudyFile, halving, load_study
+from evometa.warm import Earlier
 
 PREFLIGHT_SAMPLES = 8
+LOOK_AHEAD_EPISODES = 20
 
 
 class Watch(Observer, Protocol):
@@ -92,9 +97,14 @@ class Settings:
     """What a search was started with; stored in study.json and taken from there on resume.
 
     Attributes:
-        candidates: how many to evaluate in all.
+        candidates: how many to train in all; those that are promoted count once.
         seed: decides everything random.
-        searcher: a name of `evometa.search`.
+        searcher: a name of `evometa.search`; empty for the study's.
+        budget: what else ends the search.
+        rungs: how many fidelities there are, in meta-iterations; 0 for the study's own.
+        look_ahead: whether candidates are looked at before any training.
+        seeds: with how many seeds those that may be the best are trained; 0 for the study's own.
+        constraints: on metrics, besides the study's.
         order: `"logical"` or `"arrival"`.
         window: how far proposals run ahead of results.
         pack: how many candidates are proposed and evaluated together.
@@ -106,7 +116,12 @@ class Settings:
 
     candidates: int
     seed: int = 0
-    searcher: str = "evolution"
+    searcher: str = ""
+    budget: Budget = field(default_factory=Budget)
+    rungs: int = 0
+    look_ahead: bool = False
+    seeds: int = 0
+    constraints: Sequence[str] = ()
     order: Order = "logical"
     window: int = 16
     pack: int = 1
@@ -138,12 +153,38 @@ def prepare(file: StudyFile, data: Data) -> StudyFile:
         TaskError: if the data is missing or broken.
     """
     folder = Path(data.folder) if data.folder else None
-    task = file.study.task.load(folder, download=data.download, skip_broken=data.skip_broken)
-    return replace(file, study=replace(file.study, task=task))
+    study = file.study
+    how = {"download": data.download, "skip_broken": data.skip_broken}
+    rungs = [
+        replace(rung, task=rung.task.load(folder, **how)) if rung.task else rung
+        for rung in study.rungs
+    ]
+    return replace(file, study=replace(study, task=study.task.load(folder, **how), rungs=rungs))
 
 
-def with_study(file: StudyFile, study: Study) -> StudyFile:
-    """Return the file with its study replaced, as options of the command line do."""
+def adjusted(file: StudyFile, settings: Settings, training: Mapping[str, Any]) -> StudyFile:
+    """Return the file with its study changed as the settings ask for.
+
+    Args:
+        file: the study as declared.
+        settings: rungs, seeds and constraints.
+        training: fields of `Training` to change.
+
+    Raises:
+        StudyError: if the study does not allow it.
+    """
+    study = file.study.with_training(**training) if training else file.study
+    rungs = tuple(study.rungs)
+    if settings.rungs:
+        rungs = halving(study.training, settings.rungs)
+    if settings.look_ahead and not (rungs and rungs[0].iterations == 0):
+        rungs = (Rung(iterations=0, validation=LOOK_AHEAD_EPISODES), *rungs)
+    study = replace(
+        study,
+        rungs=rungs,
+        seeds=settings.seeds or study.seeds,
+        constraints=(*study.constraints, *settings.constraints),
+    )
     return replace(file, study=study)
 
 
@@ -237,8 +278,21 @@ def describe(file: StudyFile, settings: Settings) -> dict[str, Any]:
         "metrics": list(study.metrics),
         "baselines": dict(study.baselines),
         "training": asdict(study.training),
+        "constraints": [str(limit) for limit in study.limits],
+        "levels": [_described(level) for level in study.levels],
         "settings": asdict(settings),
         "versions": versions(),
+    }
+
+
+def _described(level: StudyLevel) -> dict[str, Any]:
+    return {
+        "iterations": level.iterations,
+        "tasks": level.training.tasks,
+        "validation": level.training.validation,
+        "steps": level.steps,
+        "task": level.task.describe(),
+        "seed": level.seed,
     }
 
 
@@ -259,6 +313,7 @@ def start(
     settings: Settings,
     workers: Workers,
     watch: Callable[[int, int], Watch],
+    earlier: Earlier | None = None,
 ) -> pa.Table:
     """Search from the beginning; return the table.
 
@@ -268,15 +323,17 @@ def start(
         settings: what the search is started with.
         workers: where candidates are evaluated.
         watch: makes the observer from the number of candidates and of workers.
+        earlier: what earlier runs have found; default nothing.
 
     Raises:
         StoreError: if the run directory exists.
     """
-    searcher = _searcher(file, settings)
+    earlier = earlier or Earlier()
+    searcher = _searcher(file, settings, earlier)
     with ExitStack() as stack:  # what may fail comes before the folder is made
-        executor = _executor(file, settings, workers)
+        executor = _executor(file, settings, workers, run)
         stack.callback(executor.close)
-        description = describe(file, settings)
+        description = {**describe(file, settings), "earlier": asdict(earlier)}
         directory = stack.enter_context(RunDirectory.create(run, description, file.source))
         return _search(file, directory, settings, searcher, executor, watch)
 
@@ -309,8 +366,9 @@ def resume(
             settings = replace(settings, candidates=candidates)
         check_same(directory.study, describe(file, settings))
         repair(run)
-        searcher = _searcher(file, settings)
-        executor = _executor(file, settings, workers)
+        earlier = Earlier(**directory.study.get("earlier", {}))
+        searcher = _searcher(file, settings, earlier)
+        executor = _executor(file, settings, workers, run)
         stack.callback(executor.close)
         return _search(file, directory, settings, searcher, executor, watch)
 
@@ -319,20 +377,20 @@ def stored_study(directory: RunDirectory, data: Data | None = None) -> tuple[Set
     """Load the study that a run directory keeps, with its data."""
     kept = dict(directory.study["settings"])
     kept["data"] = data or Data(**kept["data"])
+    kept["budget"] = Budget(**kept.get("budget", {}))
     settings = Settings(**kept)
     original = Path(directory.study["file"])
     beside = original.parent if original.parent.is_dir() else None
     file = load_study(directory.study_file, beside=beside)
-    if directory.study["training"] != asdict(file.study.training):
-        study = file.study.with_training(**directory.study["training"])
-        file = replace(file, study=study)
+    file = adjusted(file, settings, directory.study["training"])
     return settings, prepare(file, settings.data)
 
 
 def check_same(kept: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """Raise `StudyError` naming what differs between two studies as plain data."""
-    parts = ("file_sha256", "space", "task", "objectives", "baselines", "training")
+    wanted = ("file_sha256", "space", "task", "objectives", "baselines", "training", "levels")
     now = json.loads(json.dumps(now))
+    parts = [part for part in wanted if part in kept]  # older runs have fewer
     different = [
         f"{part}: {kept[part]} -> {now[part]}" for part in parts if kept[part] != now[part]
     ]
@@ -352,21 +410,32 @@ def _search(
     executor: Executor,
     watch: Callable[[int, int], Watch],
 ) -> pa.Table:
-    schedule = Schedule(settings.candidates, settings.window, settings.order, settings.pack)
+    study = file.study
+    schedule = Schedule(settings.window, settings.order, settings.pack)
+    meter = Meter(settings.budget, study.objectives, last=len(study.rungs))
     stored = list(evaluations(read_table(directory.path)))
     with (
         Writer(directory, schema_of(file), gene_value) as writer,
         watch(settings.candidates, executor.workers) as observer,
     ):
-        Search(searcher, executor, writer, observer, schedule, identify(file.study)).run(stored)
-    return read_table(directory.path)
+        search = Search(searcher, executor, writer, observer, meter, schedule, identify(file.study))
+        ended = search.run(stored)
+    table = read_table(directory.path)
+    directory.end(summary_of(table, study.objectives, ended))
+    return table
 
 
-def _searcher(file: StudyFile, settings: Settings) -> Searcher:
+def _searcher(file: StudyFile, settings: Settings, earlier: Earlier) -> Searcher:
     study = file.study
-    return make_searcher(
-        settings.searcher, study.space, study.objectives, settings.seed, study.baselines
+    wishes = Wishes(
+        settings.candidates,
+        {**study.baselines, **earlier.seeds},
+        [Level(look_ahead=not level.iterations, race=level.seed > 0) for level in study.levels],
+        study.limits,
+        earlier.evaluations(),
     )
+    name = settings.searcher or study.searcher
+    return make_searcher(name, study.space, study.objectives, settings.seed, wishes)
 
 
 def schema_of(file: StudyFile) -> pa.Schema:
@@ -375,8 +444,9 @@ def schema_of(file: StudyFile) -> pa.Schema:
     return make_schema({path: leaf.type for path, leaf in genes.items()}, file.study.metrics)
 
 
-def _executor(file: StudyFile, settings: Settings, workers: Workers) -> Executor:
-    evaluate = Evaluator(file.study, settings.seed, settings.device, settings.plans)
+def _executor(file: StudyFile, settings: Settings, workers: Workers, run: Path) -> Executor:
+    weights = str((run / "weights").resolve()) if file.study.rungs else None
+    evaluate = Evaluator(file.study, settings.seed, settings.device, settings.plans, weights)
     if workers.executor == "serial":
         return Serial(evaluate)
     return RayPool(evaluate, address=workers.address, workers=workers.count, modules=file.modules)

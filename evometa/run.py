@@ -28,7 +28,7 @@ class Recorder(Protocol):
         """Keep an evaluation and its place in the order of telling."""
         ...
 
-    def recall(self, candidate_id: str) -> Evaluation:
+    def recall(self, number: int, rung: int) -> Evaluation:
         """Return a kept evaluation."""
         ...
 
@@ -45,20 +45,41 @@ class Observer(Protocol):
         ...
 
 
+class Meter(Protocol):
+    """Counts what is spent."""
+
+    def recorded(self, evaluation: Evaluation) -> None:
+        """Count an evaluation, newly recorded or found in the table."""
+        ...
+
+    def told(self, evaluation: Evaluation) -> None:
+        """Count a result, in the order of telling."""
+        ...
+
+    @property
+    def spent(self) -> str:
+        """Which part of the budget is used up; empty if none is."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Schedule:
     """When candidates are asked for, and in which order results are told.
 
     Attributes:
-        candidates: how many to evaluate in all.
         window: how far proposals may run ahead of what has been told. A property of the study, not
             of the machine: two to four times the workers keep them busy.
-        order: `"logical"` tells results in the order of the candidates. Candidate *n* is then asked
-            for exactly when the first `n - window + 1` results have been told, so that one worker
-            and sixty-four give the same table. `"arrival"` tells results as they come, which keeps
-            all workers busy when run times differ widely; the order is a column of the table.
+        order: `"logical"` tells results in the order in which they were asked for. The *n*-th
+            candidate is then asked for exactly when the first `n - window + 1` results have been
+            told, so that one worker and sixty-four give the same table. `"arrival"` tells results
+            as they come, which keeps all workers busy when run times differ widely; the order is a
+            column of the table.
         pack: how many candidates are asked for, and evaluated, together; at most the window.
     """
+
+    window: int
+    order: Order = "logical"
+    pack: int = 1
 
     def __post_init__(self) -> None:
         if not 1 <= self.pack <= self.window:
@@ -66,21 +87,21 @@ class Schedule:
                 f"`1 <= pack <= window` must hold, but got (pack={self.pack}, window={self.window})"
             )
 
-    candidates: int
-    window: int
-    order: Order = "logical"
-    pack: int = 1
+
+Key: TypeAlias = tuple[int, int]
+"""Number and rung of a candidate: what names an evaluation."""
 
 
 class Search:
     """A search in progress.
 
     Args:
-        searcher: proposes candidates.
+        searcher: proposes candidates, and promotes them.
         executor: evaluates them.
         recorder: keeps the evaluations, before the searcher is told of them.
         observer: watches.
-        schedule: how many, how far ahead, in which order.
+        meter: says when to stop; the search also ends when the searcher has nothing to propose.
+        schedule: how far ahead, in which order.
         identify: gives genomes that stand for the same candidate the same text.
     """
 
@@ -90,21 +111,23 @@ class Search:
         executor: Executor,
         recorder: Recorder,
         observer: Observer,
+        meter: Meter,
         schedule: Schedule,
         identify: Callable[[Genome], str] = genome_hash,
     ) -> None:
         self._searcher, self._executor = searcher, executor
-        self._recorder, self._observer = recorder, observer
+        self._recorder, self._observer, self._meter = recorder, observer, meter
         self._schedule, self._identify = schedule, identify
-        self._budget = schedule.candidates
         self._asked = self._told = self._recorded = 0
-        self._originals: dict[str, str] = {}  # genome and rung -> id of the first candidate with it
-        self._pending: dict[str, list[Candidate]] = {}  # submitted id -> equal candidates waiting
-        self._company: set[str] = set()  # stored, and at most evaluated again beside others
-        self._arrived: dict[int, Evaluation] = {}  # recorded, not yet told
+        self._places: dict[Key, int] = {}  # in the order of asking; of what has not been told
+        self._originals: dict[str, int] = {}  # genome and rung -> number of the first with it
+        self._pending: dict[Key, list[Candidate]] = {}  # submitted -> equal candidates waiting
+        self._company: set[Key] = set()  # stored, and at most evaluated again beside others
+        self._arrived: dict[int, Evaluation] = {}  # by place; recorded, not yet told
+        self._dry = False  # the searcher has nothing until it is told more
 
-    def run(self, stored: Sequence[Evaluation] = ()) -> None:
-        """Search until the budget is spent or nothing is left to propose.
+    def run(self, stored: Sequence[Evaluation] = ()) -> str:
+        """Search until the budget is spent or nothing is left to propose; return which it was.
 
         Args:
             stored: evaluations of an earlier part of the same search, in the order of telling.
@@ -113,59 +136,71 @@ class Search:
         Raises:
             StoreError: if a stored candidate is not the one that the searcher proposes again.
         """
-        known: dict[int, Evaluation] = {}
+        known: dict[Key, Evaluation] = {}
         if self._schedule.order == "logical":
-            known = {evaluation.candidate.number: evaluation for evaluation in stored}
+            known = {_key(evaluation.candidate): evaluation for evaluation in stored}
         else:
             self._tell_again(stored)
         while True:
-            self._ask(known)
-            if self._told >= self._budget:
-                return
+            stop = self._ask(known)
+            if self._told == self._asked:
+                return stop or "nothing is left to propose"
             result = self._next_result()
             if result is not None:
-                self._searcher.tell([result])
-                self._told += 1
+                self._tell(result)
                 continue
             for evaluation in self._executor.collect(POLL_SECONDS):
-                if evaluation.candidate.id in self._company:
+                if _key(evaluation.candidate) in self._company:
                     continue
                 self._record(evaluation)
-                for copy in self._pending.pop(evaluation.candidate.id):
+                for copy in self._pending.pop(_key(evaluation.candidate)):
                     self._record(_copied(evaluation, copy))
             self._observer.tick()
 
+    def _tell(self, evaluation: Evaluation) -> None:
+        self._searcher.tell([evaluation])
+        self._meter.told(evaluation)
+        self._told += 1
+        self._dry = False
+
     def _tell_again(self, stored: Sequence[Evaluation]) -> None:
         for evaluation in stored:
-            self._originals.setdefault(self._key(evaluation.candidate), evaluation.candidate.id)
+            candidate = evaluation.candidate
+            self._originals.setdefault(self._identity(candidate), candidate.number)
             self._observer.recorded(evaluation)
-            self._searcher.tell([evaluation])
-        self._asked = self._told = self._recorded = len(stored)
+            self._meter.recorded(evaluation)
+            self._tell(evaluation)
+        self._asked = self._recorded = len(stored)
 
-    def _ask(self, known: dict[int, Evaluation]) -> None:
-        while self._asked < self._budget:
-            # the last pack waits like a whole one, so that a larger budget changes nothing before
-            if self._asked + self._schedule.pack > self._told + self._schedule.window:
-                return
-            count = min(self._schedule.pack, self._budget - self._asked)
-            batch = self._searcher.ask(count)
-            if len(batch) < count:
-                self._budget = self._asked + len(batch)  # nothing is left to propose
-            self._asked += len(batch)
-            pack = []
-            for candidate in batch:
-                stored = known.pop(candidate.number, None)
-                if stored is not None:
-                    self._found(candidate, stored)
-                    if not stored.copied_from:
-                        self._company.add(candidate.id)
-                        pack.append(candidate)
-                elif self._is_new(candidate):
-                    pack.append(candidate)
+    def _ask(self, known: dict[Key, Evaluation]) -> str:
+        """Ask for as much as the schedule allows; return why no more is asked for, if so."""
+        pack = self._schedule.pack
+        # a pack waits until there is room for all of it
+        while not self._dry and self._asked + pack <= self._told + self._schedule.window:
+            spent = self._meter.spent
+            if spent:
+                return spent
+            batch = self._searcher.ask(pack)
+            self._dry = not batch
+            members = [candidate for candidate in batch if self._begin(candidate, known)]
             # A pack that was stored in part is evaluated as it was, so that its missing members
             # come out to the last bit as they would have.
-            if any(candidate.id in self._pending for candidate in pack):
-                self._executor.submit(pack)
+            if any(_key(candidate) in self._pending for candidate in members):
+                self._executor.submit(members)
+        return ""
+
+    def _begin(self, candidate: Candidate, known: dict[Key, Evaluation]) -> bool:
+        """Take a candidate on; return whether it is a member of its pack."""
+        self._places[_key(candidate)] = self._asked
+        self._asked += 1
+        stored = known.pop(_key(candidate), None)
+        if stored is None:
+            return self._is_new(candidate)
+        self._found(candidate, stored)
+        if stored.copied_from:
+            return False
+        self._company.add(_key(candidate))
+        return True
 
     def _found(self, candidate: Candidate, stored: Evaluation) -> None:
         if canonical_json(candidate.genome) != canonical_json(stored.candidate.genome):
@@ -175,33 +210,36 @@ class Search:
                 f"comes as {canonical_json(candidate.genome)}; resume with the versions that "
                 "study.json names"
             )
-        self._originals.setdefault(self._key(candidate), candidate.id)
-        self._arrived[candidate.number] = stored
+        self._originals.setdefault(self._identity(candidate), candidate.number)
+        self._arrived[self._places.pop(_key(candidate))] = stored
         self._recorded += 1
         self._observer.recorded(stored)
+        self._meter.recorded(stored)
 
     def _is_new(self, candidate: Candidate) -> bool:
         """Return whether it must be evaluated; else take an equal one's result."""
-        original = self._originals.setdefault(self._key(candidate), candidate.id)
-        if original == candidate.id:
-            self._pending[candidate.id] = []
+        original = self._originals.setdefault(self._identity(candidate), candidate.number)
+        if original == candidate.number:
+            self._pending[_key(candidate)] = []
             return True
-        if original in self._pending:
-            self._pending[original].append(candidate)
+        waiting = self._pending.get((original, candidate.rung))
+        if waiting is not None:
+            waiting.append(candidate)
         else:
-            self._record(_copied(self._recorder.recall(original), candidate))
+            self._record(_copied(self._recorder.recall(original, candidate.rung), candidate))
         return False
 
     def _record(self, evaluation: Evaluation) -> None:
         evaluation = _finite(evaluation)
-        number = evaluation.candidate.number
+        place = self._places.pop(_key(evaluation.candidate))
         logical = self._schedule.order == "logical"
-        self._recorder.append(evaluation, number if logical else self._recorded)
+        self._recorder.append(evaluation, place if logical else self._recorded)
         self._recorded += 1
-        self._arrived[number] = evaluation
+        self._arrived[place] = evaluation
         self._observer.recorded(evaluation)
+        self._meter.recorded(evaluation)
 
-    def _key(self, candidate: Candidate) -> str:
+    def _identity(self, candidate: Candidate) -> str:
         return f"{candidate.rung}:{self._identify(candidate.genome)}"
 
     def _next_result(self) -> Evaluation | None:
@@ -209,6 +247,10 @@ class Search:
             return self._arrived.pop(self._told, None)
         first = next(iter(self._arrived), None)
         return None if first is None else self._arrived.pop(first)
+
+
+def _key(candidate: Candidate) -> Key:
+    return candidate.number, candidate.rung
 
 
 def _finite(evaluation: Evaluation) -> Evaluation:

@@ -13,12 +13,16 @@ from types import ModuleType
 from typing import Any
 
 from evometa.errors import StudyError
+from evometa.limits import Limit, parse_limit
 from evometa.records import Genome, Objectives
 from evometa.space import Primitive, Space, trees
 from evometa.task.protocol import Task
 
-COSTS = ("params", "macs", "adapt_seconds", "adapt_bytes")
-"""Metrics that every evaluation has besides those of its task."""
+COSTS = ("params", "macs", "rule_size", "adapt_seconds", "adapt_bytes")
+"""Metrics that every evaluation has besides those of its task.
+
+The first three are known before any training.
+"""
 
 NORMS = ("transductive", "inductive", "per-step")
 PRECISIONS = ("float32", "tf32", "bfloat16")
@@ -66,6 +70,72 @@ class Training:
 
 
 @dataclass(frozen=True)
+class Rung:
+    """A cheaper evaluation than the full one; what is None is as in the full one.
+
+    Attributes:
+        iterations: meta-iterations. Outer schedules are those of the full length, so that a
+            candidate which is promoted goes on as if it had never stopped; 0 for a look at the
+            candidate before any training.
+        tasks: episodes in one meta-batch.
+        validation: meta-validation episodes.
+        steps: most inner steps.
+        task: a cheaper task: fewer shots, smaller images. Its metrics must be the same.
+    """
+
+    iterations: int | None = None
+    tasks: int | None = None
+    validation: int | None = None
+    steps: int | None = None
+    task: Task | None = None
+
+    def __post_init__(self) -> None:
+        for name, least in (("iterations", 0), ("tasks", 1), ("validation", 1), ("steps", 1)):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, int) or value < least):
+                raise StudyError(f"`{name} >= {least}` must hold, but got ({name}={value!r})")
+
+
+def halving(training: Training, rungs: int, factor: float = 3.0) -> tuple[Rung, ...]:
+    """Return rungs of `1/factor`, `1/factor**2`, ... of the meta-iterations, the cheapest first.
+
+    Args:
+        training: the full one.
+        rungs: how many there are with the full one, which is not returned.
+        factor: how many times as long the next rung is.
+
+    Raises:
+        StudyError: if that many do not fit.
+    """
+    lengths = [round(training.iterations / factor**k) for k in range(rungs - 1, 0, -1)]
+    if rungs < 1 or factor <= 1 or 0 in lengths or len({*lengths}) < len(lengths):
+        raise StudyError(
+            f"`rungs >= 1` and `factor > 1` must hold, and the shortest rung have an iteration, "
+            f"but got (rungs={rungs!r}, factor={factor!r}, iterations={training.iterations})"
+        )
+    return tuple(Rung(iterations=length) for length in lengths)
+
+
+@dataclass(frozen=True)
+class Level:
+    """What is done with a candidate at a rung.
+
+    Attributes:
+        iterations: meta-iterations that it has had afterwards.
+        training: as declared; its `iterations` are those of the full length.
+        task: what it is trained and scored on.
+        steps: most inner steps; None for no limit.
+        seed: 0 for the candidate's own seed, 1, 2, ... for further ones.
+    """
+
+    iterations: int
+    training: Training
+    task: Task
+    steps: int | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True)
 class Study:
     """What is searched, and how a candidate is scored.
 
@@ -79,6 +149,14 @@ class Study:
         baselines: known designs by name, evaluated first and shown beside the best.
         training: how a candidate is meta-trained and validated.
         candidates: how many candidates a search evaluates unless told otherwise.
+        constraints: such as `"params <= 50_000"`. Candidates that break one on `params`, `macs` or
+            `rule_size` are rejected before any training, the others rank behind all that break
+            none.
+        rungs: cheaper evaluations, the cheapest first; see `halving`. Of the candidates of a rung
+            the best third goes on to the next.
+        seeds: with how many seeds those that may be the best are trained in full.
+        searcher: a name of `evometa.search`, or a function of space, objectives and seed that
+            makes a strategy.
 
     Raises:
         StudyError: if an argument cannot work.
@@ -92,6 +170,10 @@ class Study:
     baselines: Mapping[str, Genome] = field(default_factory=dict)
     training: Training = Training()
     candidates: int = 100
+    constraints: Sequence[str] = ()
+    rungs: Sequence[Rung] = ()
+    seeds: int = 1
+    searcher: str | Callable[..., Any] = "hybrid"
 
     def __post_init__(self) -> None:
         if not callable(self.build):
@@ -111,6 +193,9 @@ class Study:
                 )
         for genome in self.baselines.values():
             self.space.validate(genome)
+        if not isinstance(self.seeds, int) or self.seeds < 1:
+            raise StudyError(f"`seeds >= 1` must hold, but got (seeds={self.seeds!r})")
+        _ = self.limits, self.levels  # raise where they cannot work
         _ = self.primitives  # raises where two of them clash
 
     @property
@@ -118,6 +203,43 @@ class Study:
         """Names of all metrics an `OK` evaluation has."""
         later = (f"later_{self.task.metrics[0]}",) if self.training.later else ()
         return (*self.task.metrics, *later, *COSTS)
+
+    @property
+    def limits(self) -> tuple[Limit, ...]:
+        """The constraints, parsed."""
+        if isinstance(self.constraints, str):
+            raise StudyError(
+                f"`constraints` must be a sequence of texts, got one: {self.constraints!r}"
+            )
+        return tuple(parse_limit(text, self.metrics) for text in self.constraints)
+
+    @property
+    def levels(self) -> tuple[Level, ...]:
+        """What is done at each rung, the full evaluation and its further seeds included."""
+        full = self.training
+        levels = []
+        for rung in self.rungs:
+            task = rung.task or self.task
+            if task.metrics != self.task.metrics:
+                raise StudyError(
+                    f"the task of a rung must have the metrics {self.task.metrics}, but one has "
+                    f"{task.metrics}"
+                )
+            training = replace(
+                full,
+                tasks=rung.tasks or full.tasks,
+                validation=rung.validation or full.validation,
+            )
+            length = full.iterations if rung.iterations is None else rung.iterations
+            levels.append(Level(length, training, task, rung.steps))
+        levels += [Level(full.iterations, full, self.task, seed=k) for k in range(self.seeds)]
+        lengths = [level.iterations for level in levels]
+        if lengths != sorted(lengths):
+            raise StudyError(
+                f"the meta-iterations of rungs must not fall, the full evaluation being the last, "
+                f"but got {', '.join(map(str, lengths))}"
+            )
+        return tuple(levels)
 
     @property
     def primitives(self) -> tuple[Primitive, ...]:

@@ -44,6 +44,11 @@ class SearcherContract:
         """Return a new searcher."""
         raise NotImplementedError("derive from SearcherContract and define `make`")
 
+    length: ClassVar[int] = 80
+    """Proposals of a test; fewer suit a searcher that is slow."""
+    small: ClassVar[Space] = Struct(a=Choice(1, 2, 3), b=Int(0, 3))
+    """Twelve genomes."""
+
     @staticmethod
     def score(genome: Genome) -> float:
         """Return a loss with one optimum."""
@@ -61,12 +66,12 @@ class SearcherContract:
 
     def test_proposals_are_valid_numbered_and_new(self) -> None:
         """Genomes lie in the space; numbers count up; none comes twice."""
-        asked = self._session(1, 80, self.score)
+        asked = self._session(1, self.length, self.score)
         for candidate in asked:
             self.space.validate(candidate.genome)
-        assert [candidate.number for candidate in asked] == list(range(80))
-        assert len({canonical_json(candidate.genome) for candidate in asked}) == 80
-        assert len({candidate.seed for candidate in asked}) == 80
+        assert [candidate.number for candidate in asked] == list(range(self.length))
+        assert len({canonical_json(candidate.genome) for candidate in asked}) == self.length
+        assert len({candidate.seed for candidate in asked}) == self.length
 
     def test_the_exact_count_is_returned(self) -> None:
         """`ask(n)` returns `n`."""
@@ -75,19 +80,20 @@ class SearcherContract:
 
     def test_replay_equals_live(self) -> None:
         """The same tellings give the same proposals; another seed gives others."""
-        first, again, other = (self._session(seed, 60, self.score) for seed in (3, 3, 4))
+        first, again, other = (self._session(seed, self.length, self.score) for seed in (3, 3, 4))
         assert first == again
         assert [c.genome for c in first] != [c.genome for c in other]
 
     def test_a_constant_objective_is_repeatable(self) -> None:
         """Ties are broken the same way each time."""
-        assert self._session(5, 60, lambda genome: 1.0) == self._session(5, 60, lambda genome: 1.0)
+        first, again = (self._session(5, self.length, lambda genome: 1.0) for _ in range(2))
+        assert first == again
 
     def test_telling_twice_changes_nothing(self) -> None:
         """`tell` is idempotent."""
         once = self.make(self.space, self.objectives, 0)
         twice = self.make(self.space, self.objectives, 0)
-        for _ in range(30):
+        for _ in range(self.length // 2):
             (candidate,) = once.ask(1)
             assert twice.ask(1) == [candidate]
             evaluation = evaluate(candidate, self.score, self.objectives)
@@ -107,7 +113,7 @@ class SearcherContract:
         """Only `OK` candidates have children."""
         searcher = self.make(self.space, self.objectives, 0)
         failed: set[str] = set()
-        for index in range(120):
+        for index in range(self.length):
             (candidate,) = searcher.ask(1)
             assert not failed & set(candidate.parents)
             evaluation = evaluate(candidate, self.score, self.objectives)
@@ -119,8 +125,7 @@ class SearcherContract:
 
     def test_a_small_space_is_used_up(self) -> None:
         """All of a finite space is proposed once; then `ask` returns nothing."""
-        space = Struct(a=Choice(1, 2, 3), b=Int(0, 3))
-        searcher = self.make(space, self.objectives, 0)
+        searcher = self.make(self.small, self.objectives, 0)
         seen = []
         for _ in range(12):
             seen += searcher.ask(1)
@@ -135,5 +140,5 @@ class SearcherContract:
         expected = (random.random(), np.random.random())  # noqa: NPY002
         random.seed(7)
         np.random.seed(7)  # noqa: NPY002
-        self._session(0, 40, self.score)
+        self._session(0, self.length // 2, self.score)
         assert (random.random(), np.random.random()) == expected  # noqa: NPY002

@@ -9,7 +9,7 @@ import evometa
 
 ROOT = Path(evometa.__file__).parent
 
-LEAVES = {"errors", "records"}
+LEAVES = {"errors", "records", "limits", "agreement"}
 ALLOWED = {
     "space": LEAVES,
     "search": LEAVES | {"space"},
@@ -23,7 +23,11 @@ ALLOWED = {
     "store": LEAVES,
     "report": LEAVES | {"rule"},  # formulas
     "run": LEAVES | {"search", "execute"},
+    "budget": LEAVES,
+    "warm": LEAVES | {"store", "study"},
     "records": set(),
+    "limits": {"errors", "records"},
+    "agreement": set(),
     "errors": set(),
 }
 HEAVY = {
@@ -32,9 +36,10 @@ HEAVY = {
         "search/individual.py",
         "search/regularized_evolution.py",
         "search/nsga2.py",
+        "search/nsga3.py",
         "space/tree_operators.py",
     },
-    "optuna": {"search/tpe.py"},
+    "optuna": {"search/optuna_samplers.py"},
 }
 TORCH_ROOMS = {"network", "rule", "task", "learner", "evaluate", "check"}
 

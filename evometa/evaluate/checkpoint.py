@@ -2,23 +2,94 @@
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from evometa.errors import StoreError
 from evometa.evaluate.training import Checkpoint
+from evometa.records import Candidate
+from evometa.study import Level, Training
+
+log = logging.getLogger(__name__)
 
 
-def save_checkpoint(path: Path, checkpoint: Checkpoint, structure: str) -> None:
+@dataclass(frozen=True)
+class Start:
+    """Where the training of a candidate begins.
+
+    Attributes:
+        candidate: the candidate.
+        rung: the highest one that is behind.
+        checkpoint: what to go on from; None to begin at the beginning.
+    """
+
+    candidate: Candidate
+    rung: int
+    checkpoint: Checkpoint | None
+
+    @property
+    def iteration(self) -> int:
+        """Meta-iterations that are behind."""
+        return 0 if self.checkpoint is None else int(self.checkpoint["iteration"])
+
+
+def stages_to(levels: Sequence[Level], rung: int) -> list[int]:
+    """Return the rungs where a training on the way to a rung changes its task or its size.
+
+    Rungs that differ in their length alone are one stage. Further seeds go the same way.
+    """
+    way = [r for r in range(rung + 1) if not levels[r].seed or r == rung]
+    kinds = [(levels[r].task, levels[r].training, levels[r].steps) for r in way]
+    # a training must not look further ahead than its rung, so scores apart, validation is no change
+    return [
+        rung
+        for index, rung in enumerate(way)
+        if index + 1 == len(way) or not _alike(kinds[index], kinds[index + 1])
+    ]
+
+
+def _alike(one: tuple[Any, Training, Any], other: tuple[Any, Training, Any]) -> bool:
+    same = replace(one[1], validation=other[1].validation) == other[1]
+    return one[0] is other[0] and one[2] == other[2] and same
+
+
+def checkpoint_path(folder: Path, candidate: Candidate) -> Path:
+    """Return where a candidate's checkpoint is kept."""
+    return folder / f"{candidate.id}.safetensors"
+
+
+def find_start(folder: Path, candidate: Candidate) -> Start:
+    """Return where a candidate may go on: the beginning, if there is no checkpoint that fits."""
+    beginning = Start(candidate, 0, None)
+    path = checkpoint_path(folder, candidate)
+    if not candidate.rung or not path.exists():
+        return beginning
+    try:
+        checkpoint = load_checkpoint(path)
+    except StoreError as error:
+        log.warning("%s is trained from the start: %s", candidate.id, error)
+        return beginning
+    rung = int(checkpoint.pop("rung"))
+    # it may be of this very evaluation, which was not recorded, but not of a later one
+    return beginning if rung > candidate.rung else Start(candidate, rung, checkpoint)
+
+
+def save_checkpoint(path: Path, checkpoint: Checkpoint, structure: str, rung: int = 0) -> None:
     """Write a checkpoint; a file that is there is replaced at once or not at all.
 
     Args:
         path: where to; its folder must exist.
         checkpoint: as `Trainer.checkpoint` makes it.
         structure: the learner's, so that it is never loaded into another one.
+        rung: where the candidate stands.
 
     Raises:
         StoreError: if it cannot be written.
@@ -26,7 +97,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint, structure: str) -> None:
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with unfinished.open("wb") as file:
-            file.write(save(checkpoint, {"structure": structure}))
+            file.write(save({**checkpoint, "rung": torch.tensor(rung)}, {"structure": structure}))
             file.flush()
             os.fsync(file.fileno())
         unfinished.replace(path)
@@ -35,12 +106,12 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint, structure: str) -> None:
         raise StoreError(f"a checkpoint cannot be written to {path}: {error}") from error
 
 
-def load_checkpoint(path: Path, structure: str) -> Checkpoint:
+def load_checkpoint(path: Path, structure: str | None = None) -> Checkpoint:
     """Read a checkpoint.
 
     Args:
         path: the file.
-        structure: of the learner that is to go on.
+        structure: of the learner that is to go on; None for any.
 
     Raises:
         StoreError: if it is missing, torn, or of a learner of another structure.
@@ -53,7 +124,7 @@ def load_checkpoint(path: Path, structure: str) -> Checkpoint:
         raise StoreError(
             f"a checkpoint must be a whole safetensors file, {path}: {error}"
         ) from error
-    if kept != structure:
+    if structure is not None and kept != structure:
         raise StoreError(
             f"{path} is the checkpoint of another learner:\n{kept}\nand not of\n{structure}"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import platform
 import resource
 import statistics
@@ -9,19 +10,29 @@ import time
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import torch
 
-from evometa.errors import StudyError
+from evometa.errors import StoreError, StudyError
+from evometa.evaluate.checkpoint import (
+    Start,
+    checkpoint_path,
+    find_start,
+    save_checkpoint,
+    stages_to,
+)
 from evometa.evaluate.gate import Admission, Rejected, admit
 from evometa.evaluate.plan import Plan, parse_plan
 from evometa.evaluate.scoring import Outcome, score
 from evometa.evaluate.settings import numerics
 from evometa.evaluate.training import Trained, Trainer, forked_random
 from evometa.learner import Learner
-from evometa.records import Candidate, Evaluation, Status, derive_seed
-from evometa.study import Study
+from evometa.records import Candidate, Evaluation, Genome, Status, derive_seed
+from evometa.study import Level, Study
 from evometa.task.protocol import EpisodeBatch
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -39,12 +50,15 @@ class Evaluator:
         device: `"auto"` (CUDA where there is one), `"cpu"`, `"cuda"`, ...
         plans: how inner loops are executed: `"dense"` and `"convolution"` networks to the text of
             a plan; those that are not named run by `default_plan`.
+        weights: folder of the checkpoints with which promoted candidates go on; without one, or
+            where it is not reached, they are trained from the start, to the same end.
     """
 
     study: Study
     seed: int = 0
     device: str = "auto"
     plans: Mapping[str, str] = field(default_factory=dict)
+    weights: str | None = None
 
     def __call__(self, pack: Sequence[Candidate]) -> list[Evaluation]:
         """Evaluate the candidates of a pack; never raises for what a candidate does."""
@@ -58,32 +72,37 @@ class Evaluator:
                 blank = self._blank(candidate, device)
                 started = time.perf_counter()
                 try:
-                    admission = self._admit(candidate, device)
+                    member = self._admit(candidate, blank, device)
                 except Exception as error:
                     failed = _failed(blank, error)
                     results[candidate.id] = replace(failed, seconds=time.perf_counter() - started)
                     continue
-                # what draws random numbers while training must not share them with neighbours
-                alone = candidate.number if admission.random else None
-                # one compiled program for all is worth more than company with other updates
-                kin = admission.signature if admission.plan.compile else admission.kin
-                key = (kin, admission.plan, alone)
-                groups.setdefault(key, []).append(_Member(blank, admission))
+                groups.setdefault(member.company, []).append(member)
             for members in groups.values():
                 for result in self._evaluate(members, device):
                     results[result.candidate.id] = result
         return [results[candidate.id] for candidate in pack]
 
-    def episodes(self) -> EpisodeBatch:
-        """Draw the common meta-validation episodes of the study."""
+    def episodes(self, rung: int = -1) -> EpisodeBatch:
+        """Draw the common meta-validation episodes of a rung, by default of the last one."""
+        level = self.study.levels[rung]
         generator = torch.Generator().manual_seed(derive_seed(self.seed, "meta-validation"))
-        return self.study.task.episodes(
-            "meta-validation", self.study.training.validation, generator
-        )
+        return level.task.episodes("meta-validation", level.training.validation, generator)
 
-    def _admit(self, candidate: Candidate, device: torch.device) -> Admission:
+    def _admit(self, candidate: Candidate, blank: Evaluation, device: torch.device) -> _Member:
         plans = {kind: parse_plan(text) for kind, text in self.plans.items()}
-        return admit(self.study, candidate.genome, candidate.seed, device, plans)
+        stages = stages_to(self.study.levels, candidate.rung)
+        admissions = []
+        for rung in stages:
+            level, study = self.study.levels[rung], self.study
+            if level.task is not study.task or level.training != study.training:
+                study = replace(study, task=level.task, training=level.training, rungs=())
+            genome = _capped(candidate.genome, level.steps)
+            admissions.append(admit(study, genome, _seed(candidate, level), device, plans))
+        start = Start(candidate, 0, None)
+        if self.weights and not self.study.levels[candidate.rung].seed:
+            start = find_start(Path(self.weights), candidate)
+        return _Member(blank, admissions, stages, start)
 
     def _evaluate(self, members: list[_Member], device: torch.device) -> list[Evaluation]:
         """Evaluate candidates of equal structure; each is charged an equal share of the time."""
@@ -96,44 +115,74 @@ class Evaluator:
             results = [_failed(members[0].blank, error)]
         seconds = (time.perf_counter() - started) / len(members)
         return [
-            replace(result, seconds=seconds + member.admission.seconds)
+            replace(result, seconds=seconds + sum(a.seconds for a in member.admissions))
             for result, member in zip(results, members, strict=True)
         ]
 
     def _measure(self, members: list[_Member], device: torch.device) -> list[Evaluation]:
-        study = self.study
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
-        learners, plan = _together([member.admission for member in members])
-        seeds = [derive_seed(member.blank.candidate.seed, "meta-train") for member in members]
-        trainer = Trainer(
-            learners,
-            study.task,
-            study.training,
-            seeds=seeds,
-            plan=plan,
-            device=device,
-        )
-        trainer.run()
+        level = self.study.levels[members[0].rung]
+        trainer, learners = self._train(members, device)
+        self._save(members, trainer)
         trained = trainer.results()
         alive = [index for index, result in enumerate(trained) if not result.diverged]
         outcomes: dict[int, Outcome] = {}
         if alive:
-            with forked_random(seeds[0]):
+            with forked_random(derive_seed(members[0].blank.candidate.seed, "meta-train")):
                 scored = score(
                     [learners[index] for index in alive],
                     [trained[index].meta for index in alive],
-                    study.task,
-                    self.episodes(),
+                    level.task,
+                    self.episodes(members[0].rung),
                     plan=trainer.plan,
                     device=device,
-                    steps=study.training.later,
+                    steps=level.training.later,
                 )
             outcomes = dict(zip(alive, scored, strict=True))
         return [
             self._result(member, trained[index], outcomes.get(index), str(trainer.plan), device)
             for index, member in enumerate(members)
         ]
+
+    def _train(self, members: list[_Member], device: torch.device) -> tuple[Trainer, list[Learner]]:
+        """Train through the stages that are not behind yet, each as far as its last rung goes."""
+        checkpoints = [member.start.checkpoint for member in members]
+        first = members[0]
+        ahead = [i for i, rung in enumerate(first.stages) if rung >= first.start.rung]
+        for stage in ahead:
+            level = self.study.levels[first.stages[stage]]
+            learners, plan = _together([member.admissions[stage] for member in members])
+            seeds = [
+                derive_seed(_seed(member.blank.candidate, level), "meta-train")
+                for member in members
+            ]
+            trainer = Trainer(
+                learners,
+                level.task,
+                level.training,
+                seeds=seeds,
+                plan=plan,
+                device=device,
+                checkpoints=[kept for kept in checkpoints if kept is not None],
+            )
+            trainer.run(level.iterations)
+            checkpoints = [trainer.checkpoint(index) for index in range(len(members))]
+        return trainer, learners
+
+    def _save(self, members: list[_Member], trainer: Trainer) -> None:
+        """Keep what a promoted candidate will go on from."""
+        levels, rung = self.study.levels, members[0].rung
+        if not self.weights or levels[rung].seed or rung + 1 >= len(levels) - self.study.seeds + 1:
+            return
+        folder = Path(self.weights)
+        for index, member in enumerate(members):
+            checkpoint = trainer.checkpoint(index)
+            path = checkpoint_path(folder, member.blank.candidate)
+            try:
+                save_checkpoint(path, checkpoint, trainer.structure, rung)
+            except StoreError as error:
+                log.warning("%s; if it is promoted, it is trained from the start", error)
 
     def _result(
         self,
@@ -167,6 +216,7 @@ class Evaluator:
                 **metrics,
                 "params": float(admission.cost.params),
                 "macs": float(admission.cost.macs),
+                "rule_size": float(admission.rule_size),
                 "adapt_seconds": outcome.adapt_seconds,
                 "adapt_bytes": float(outcome.adapt_bytes),
             },
@@ -188,10 +238,39 @@ class Evaluator:
 
 @dataclass(frozen=True)
 class _Member:
-    """A candidate that passed the gate, and what is known of its evaluation so far."""
+    """A candidate that passed the gate, and what is known of its evaluation so far.
+
+    Attributes:
+        blank: its evaluation, without results.
+        admissions: what the gate said at each stage.
+        stages: the last rung of each.
+        start: where its training begins.
+    """
 
     blank: Evaluation
-    admission: Admission
+    admissions: list[Admission]
+    stages: list[int]
+    start: Start
+
+    @property
+    def rung(self) -> int:
+        """Where it is evaluated."""
+        return self.blank.candidate.rung
+
+    @property
+    def admission(self) -> Admission:
+        """What the gate said at its rung."""
+        return self.admissions[-1]
+
+    @property
+    def company(self) -> object:
+        """What must be equal for candidates to be trained together."""
+        admission = self.admission
+        # what draws random numbers while training must not share them with neighbours
+        alone = self.blank.candidate.number if admission.random else None
+        # one compiled program for all is worth more than company with other updates
+        kin = admission.signature if admission.plan.compile else admission.kin
+        return kin, admission.plan, alone, self.rung, self.start.rung, self.start.iteration
 
 
 def _together(admissions: Sequence[Admission]) -> tuple[list[Learner], Plan]:
@@ -201,6 +280,19 @@ def _together(admissions: Sequence[Admission]) -> tuple[list[Learner], Plan]:
     if len({admission.signature for admission in admissions}) == 1:
         return learners, plan
     return learners[0].together(learners), replace(plan, compile=False, graph=False)
+
+
+def _seed(candidate: Candidate, level: Level) -> int:
+    """Return the candidate's own seed, or a further one of it."""
+    return derive_seed(candidate.seed, "again", level.seed) if level.seed else candidate.seed
+
+
+def _capped(genome: Genome, steps: int | None) -> Genome:
+    """Return the genome with at most so many inner steps."""
+    rule = genome.get("rule") if isinstance(genome, dict) else None
+    if steps is None or not isinstance(rule, dict) or not isinstance(rule.get("steps"), int):
+        return genome
+    return {**genome, "rule": {**rule, "steps": min(steps, rule["steps"])}}
 
 
 def _failed(blank: Evaluation, error: Exception) -> Evaluation:

@@ -24,7 +24,8 @@ from evometa.evaluate.pack import Layout, Pack
 from evometa.evaluate.plan import LOOP, Plan, default_plan
 from evometa.evaluate.program import Program
 from evometa.evaluate.training import forked_random
-from evometa.learner import Learner, make_learner
+from evometa.learner import Learner, make_learner, rule_size
+from evometa.limits import broken
 from evometa.network import Cost, Network, measure_cost
 from evometa.records import Genome, derive_seed
 from evometa.rule import preset
@@ -44,6 +45,7 @@ class Admission:
         learner: network and rule, with initial parameters drawn from the candidate's seed.
         network: the network as a function.
         cost: parameters and multiply-accumulates.
+        rule_size: nodes of the rule's update.
         signature: equal for candidates that differ only in numbers.
         kin: equal for candidates that may share a pack, their rules' updates differing.
         plan: how its inner loops are executed.
@@ -55,6 +57,7 @@ class Admission:
     learner: Learner
     network: Network
     cost: Cost
+    rule_size: int
     signature: str
     kin: str
     plan: Plan
@@ -85,7 +88,8 @@ def admit(
 
     Raises:
         Rejected: with the reason, if the network does not build, shapes do not fit, the outputs
-            are not what the task's loss takes, or a derivative is missing or not finite.
+            are not what the task's loss takes, a derivative is missing or not finite, or a
+            constraint on what is known now is broken.
     """
     started = time.perf_counter()
     with forked_random(seed):
@@ -95,6 +99,14 @@ def admit(
         cost = _cost(study, genome, module, inputs)
         module = _materialised(module, inputs)
     rule = genome["rule"] if "rule" in genome else preset("maml")
+    known = {
+        "params": float(cost.params),
+        "macs": float(cost.macs),
+        "rule_size": float(_rule_size(study, rule)),
+    }
+    beyond = broken(known, study.limits)
+    if beyond:
+        raise Rejected(beyond)
     learner, network, note = _differentiable(study, module, rule, probe)
     try:
         episodes = _trim(
@@ -108,6 +120,7 @@ def admit(
         learner=learner,
         network=network,
         cost=cost,
+        rule_size=int(known["rule_size"]),
         signature=_short_hash(learner.structure),
         kin=_short_hash(learner.kin),
         plan=chosen,
@@ -115,6 +128,13 @@ def admit(
         random=_draws(network, inputs),
         seconds=time.perf_counter() - started,
     )
+
+
+def _rule_size(study: Study, rule: Genome) -> int:
+    try:
+        return rule_size(rule, study.primitives)
+    except Exception:  # no learner, for whatever reason: it is named below
+        return 0
 
 
 def _short_hash(text: str) -> str:

@@ -23,6 +23,7 @@ from evometa.task.protocol import Batch, EpisodeBatch, Task
 CURVE_POINTS = 20
 BLOCK_BYTES = 2**23  # episodes are drawn some meta-iterations at once, up to this size
 BLOCK_MOST = 64
+MOMENTS = ("first", "second")
 
 Checkpoint = dict[str, Tensor]
 """All there is to know to go on with one candidate, by name."""
@@ -98,6 +99,11 @@ class Trainer:
         return self.pack.iteration
 
     @property
+    def structure(self) -> str:
+        """Text that is equal for learners which differ only in numbers."""
+        return self._learner.structure
+
+    @property
     def plan(self) -> Plan:
         """The plan in use; smaller than the one asked for after running out of memory."""
         return next((program.plan for program in self._programs.values()), self._plan)
@@ -150,9 +156,10 @@ class Trainer:
             for part in (*TRAINED, *CARRIED)
             for name, value in meta[part].items()
         }
+        for moment in MOMENTS:
+            parts = self.pack.layout.unflatten(getattr(self.pack, moment)[index])
+            tensors |= {f"{moment}/{p}/{n}": v for p, vs in parts.items() for n, v in vs.items()}
         tensors |= {
-            "first": self.pack.first[index],
-            "second": self.pack.second[index],
             "losses": self._losses[:, index],
             "iteration": torch.tensor(self.pack.iteration),
             **{f"random/{name}": state for name, state in self._random.items()},
@@ -164,12 +171,14 @@ class Trainer:
         if len(iterations) != 1:
             raise ValueError(f"checkpoints of a pack must be equally far, got {sorted(iterations)}")
         rates, random = self.pack.rates, checkpoints[0]
-        metas = [_meta_of(kept, self.pack.meta(0)) for kept in checkpoints]
+        fresh = [self.pack.meta(index) for index in range(len(self.pack))]
+        metas = [_meta_of(kept, own) for kept, own in zip(checkpoints, fresh, strict=True)]
         self.pack = Pack.of(metas, [0.0] * len(metas), self._device)
         self.pack.rates = rates
-        for name in ("first", "second"):
-            moments = torch.stack([kept[name] for kept in checkpoints])
-            setattr(self.pack, name, moments.to(self._device))
+        for moment in MOMENTS:
+            parts = (_moment_of(k, moment, m) for k, m in zip(checkpoints, metas, strict=True))
+            rows = torch.stack([self.pack.layout.flatten(each) for each in parts])
+            setattr(self.pack, moment, rows.to(self._device))
         self.pack.iteration = iterations.pop()
         self._losses = torch.stack([kept["losses"] for kept in checkpoints], 1)
         self._watch(self._losses, 0)
@@ -327,12 +336,38 @@ def _random_state() -> dict[str, Tensor]:
     return state
 
 
-def _meta_of(checkpoint: Checkpoint, like: Meta) -> Meta:
-    """Return a checkpoint's meta-parameters, in the order of others of equal structure."""
+def _meta_of(checkpoint: Checkpoint, fresh: Meta) -> Meta:
+    """Return a checkpoint's meta-parameters; those that it lacks are fresh.
+
+    Constants are the rule's own. Its neighbours in a mixed pack lend a rule numbers that it does
+    not use, and longer lists of learned ones: these are cut or padded.
+    """
+    parts: dict[str, Tensors] = {"constants": fresh["constants"]}
+    for part in ("params", "learned", "buffers"):
+        parts[part] = {
+            name: _fitted(checkpoint.get(f"{part}/{name}"), value)
+            for name, value in fresh[part].items()
+        }
+    return {part: parts[part] for part in (*TRAINED, *CARRIED)}
+
+
+def _moment_of(checkpoint: Checkpoint, moment: str, meta: Meta) -> Meta:
     return {
-        part: {name: checkpoint[f"{part}/{name}"] for name in like[part]}
-        for part in (*TRAINED, *CARRIED)
+        part: {
+            name: _fitted(checkpoint.get(f"{moment}/{part}/{name}"), torch.zeros_like(value))
+            for name, value in meta[part].items()
+        }
+        for part in TRAINED
     }
+
+
+def _fitted(kept: Tensor | None, fresh: Tensor) -> Tensor:
+    if kept is None or kept.shape == fresh.shape:
+        return fresh if kept is None else kept
+    if kept.dim() != 1 or fresh.dim() != 1:
+        return fresh
+    shared = min(len(kept), len(fresh))
+    return torch.cat([kept[:shared].to(fresh), fresh[shared:]])
 
 
 def to_device(episodes: EpisodeBatch, device: torch.device) -> EpisodeBatch:

@@ -5,7 +5,7 @@ under `vmap`, and a pack of candidates. `GradientLearner` covers the MAML family
 which member; `Prototypes` the metric family.
 """
 
-from evometa.learner.families import FAMILIES, behaviour, make_learner
+from evometa.learner.families import FAMILIES, behaviour, make_learner, rule_size
 from evometa.learner.gradient import GradientLearner
 from evometa.learner.protocol import (
     Adapted,
@@ -33,4 +33,5 @@ __all__ = [
     "Tensors",
     "behaviour",
     "make_learner",
+    "rule_size",
 ]

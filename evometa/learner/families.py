@@ -11,7 +11,7 @@ from evometa.learner.protocol import Learner
 from evometa.learner.prototypes import make_prototypes
 from evometa.network import Network
 from evometa.records import canonical_json
-from evometa.rule import check_update, fingerprint, make_rule
+from evometa.rule import check_update, fingerprint, make_rule, simplified
 from evometa.space import Primitive
 
 
@@ -47,6 +47,12 @@ def behaviour(genome: Mapping[str, Any], own: Sequence[Primitive] = ()) -> str:
     name = next(iter(genome)) if len(genome) == 1 else "gradient"
     genes = genome.get(name, genome)
     return fingerprint(make_rule(genes, own)) if name == "gradient" else canonical_json(genome)
+
+
+def rule_size(genome: Mapping[str, Any], own: Sequence[Primitive] = ()) -> int:
+    """Return the number of nodes of a rule's update, simplified; 0 for learners without one."""
+    update = genome.get("gradient", genome).get("update")
+    return 0 if update is None else len(simplified(update, own))
 
 
 def make_learner(

@@ -11,10 +11,11 @@ import moocore
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from evometa.errors import EvometaError
+from evometa.limits import Limit
 from evometa.records import Genome, Objectives, Status, dominates, mean_interval
+from evometa.report.standing import standing
 
 SEED = "seed:"
 
@@ -35,6 +36,8 @@ class Ranked:
         params: trainable parameters.
         seconds: wall time of the evaluation.
         on_front: no other candidate is at least as good in all objectives and better in one.
+        seeds: with how many seeds it was trained; all else is the mean over them.
+        feasible: no constraint is broken.
         genome: plain data.
     """
 
@@ -48,6 +51,8 @@ class Ranked:
     params: int
     seconds: float
     on_front: bool
+    seeds: int
+    feasible: bool
     genome: Genome
 
     def as_dict(self) -> dict[str, Any]:
@@ -62,8 +67,13 @@ def rank(
     scored: str,
     by: str | None = None,
     n: int = 10,
+    full: int = 0,
+    limits: Sequence[Limit] = (),
 ) -> list[Ranked]:
-    """Rank the `OK` evaluations of a run; baselines follow where they are not among the best.
+    """Rank the candidates of a run; baselines follow where they are not among the best.
+
+    Candidates count with their means over seeds at the full rung; those that break constraints
+    come last.
 
     Args:
         table: the run's table.
@@ -71,6 +81,8 @@ def rank(
         scored: the metric that the column `scores` holds for each episode.
         by: the objective to rank by; default the primary one. Ties go to the earlier candidate.
         n: how many to return, baselines not counted.
+        full: rung of the full evaluation.
+        limits: the study's constraints.
 
     Raises:
         EvometaError: if `by` is not an objective.
@@ -78,12 +90,7 @@ def rank(
     by = by or next(iter(objectives))
     if by not in objectives:
         raise EvometaError(f"`by` must be one of {', '.join(objectives)}, got {by!r}")
-    table = table.filter(
-        pc.and_(
-            pc.equal(pc.cast(table["status"], pa.string()), Status.OK.value),
-            pc.equal(table["copied_from"], ""),
-        )
-    )
+    table = standing(table, full)
     if not len(table):
         return []
     losses = np.column_stack(
@@ -92,19 +99,39 @@ def rank(
             for name, direction in objectives.items()
         ]
     )
-    order = np.lexsort((table["number"].to_numpy(), losses[:, list(objectives).index(by)]))
+    beyond = _beyond(table, limits)
+    first_by = losses[:, list(objectives).index(by)]
+    order = np.lexsort((table["number"].to_numpy(), first_by, beyond))
     operators = table["operator"].cast(pa.string()).to_pylist()
     baselines = [row for row in order if operators[row].startswith(SEED)]
     best = order[:n].tolist()
     shown = best + [row for row in baselines if row not in best]
     first = min(baselines, key=lambda row: table["number"][row].as_py(), default=None)
-    on_front = front(losses)
+    on_front = np.zeros(len(table), dtype=bool)
+    on_front[beyond == 0] = front(losses[beyond == 0])
     places = {row: place for place, row in enumerate(order.tolist(), start=1)}
     reference = None if first is None else _scores(table, first)
     return [
-        _ranked(table, row, places[row], objectives, scored, reference, bool(on_front[row]))
+        _ranked(
+            table,
+            row,
+            places[row],
+            objectives,
+            scored,
+            reference,
+            on_front=bool(on_front[row]),
+            feasible=not beyond[row],
+        )
         for row in shown
     ]
+
+
+def _beyond(table: pa.Table, limits: Sequence[Limit]) -> npt.NDArray[np.float64]:
+    """Return by how much each row breaks the limits."""
+    names = {limit.metric for limit in limits}
+    columns = {name: table[name].to_numpy() for name in names}
+    rows = [{name: column[i] for name, column in columns.items()} for i in range(len(table))]
+    return np.array([sum(limit.violation(row) for limit in limits) for row in rows], dtype=float)
 
 
 def front(losses: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
@@ -133,13 +160,15 @@ def lineage(table: pa.Table, candidate_id: str) -> list[dict[str, Any]]:
 
 def operator_counts(table: pa.Table, objectives: Objectives) -> dict[str, tuple[int, int]]:
     """Return for each operator how many children it made, and how many dominate their parent."""
-    columns = ["candidate_id", "operator", "parents", "status", "searcher", *objectives]
+    columns = ["candidate_id", "rung", "operator", "parents", "status", "searcher", *objectives]
     rows = table.select(columns).to_pylist()
     if rows and rows[0]["searcher"] == "evolution":  # which ranks by the first one alone
         objectives = dict([next(iter(objectives.items()))])
     signs = [1.0 if direction == "min" else -1.0 for direction in objectives.values()]
     losses = {
-        row["candidate_id"]: tuple(s * row[name] for s, name in zip(signs, objectives, strict=True))
+        (row["candidate_id"], row["rung"]): tuple(
+            s * row[name] for s, name in zip(signs, objectives, strict=True)
+        )
         for row in rows
         if row["status"] == Status.OK
     }
@@ -147,7 +176,10 @@ def operator_counts(table: pa.Table, objectives: Objectives) -> dict[str, tuple[
     for row in rows:
         if not row["parents"]:
             continue
-        mine, theirs = losses.get(row["candidate_id"]), losses.get(row["parents"][0])
+        mine = losses.get((row["candidate_id"], row["rung"]))
+        theirs = losses.get((row["parents"][0], row["rung"]))
+        if row["rung"] and theirs is None:
+            continue  # there is nothing to compare with at this rung
         better = mine is not None and theirs is not None and dominates(mine, theirs)
         uses, wins = counts.get(row["operator"], (0, 0))
         counts[row["operator"]] = uses + 1, wins + better
@@ -169,7 +201,9 @@ def _ranked(
     objectives: Objectives,
     scored: str,
     reference: list[float] | None,
+    *,
     on_front: bool,
+    feasible: bool,
 ) -> Ranked:
     scores = _scores(table, row)
     value: Mapping[str, Any] = table.slice(row, 1).drop_columns(["scores", "curve"]).to_pylist()[0]
@@ -187,6 +221,8 @@ def _ranked(
         params=int(value["params"]),
         seconds=value["seconds"],
         on_front=on_front,
+        seeds=value["seeds"],
+        feasible=feasible,
         genome=json.loads(value["genome"]),
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from rich.table import Table
 from evometa.errors import EvometaError
 from evometa.records import Genome, Objectives, Status
 from evometa.report.ranking import Ranked, lineage, operator_counts
+from evometa.report.standing import agreements
 
 GENOMES_SHOWN = 3  # below a ranking; `show` prints the others
 
@@ -35,6 +36,9 @@ def print_top(
         table.add_column(name, justify="right", no_wrap=True)
     if any(row.gain is not None for row in ranked):
         table.add_column("gain", justify="right", no_wrap=True)
+    several = any(row.seeds > 1 for row in ranked)
+    if several:
+        table.add_column("seeds", justify="right")
     if "params" not in objectives:
         table.add_column("params", justify="right")
     table.add_column("seconds", justify="right", no_wrap=True)
@@ -44,18 +48,51 @@ def print_top(
         cells += [_value(row, objective, scored) for objective in objectives]
         if row.gain is not None:
             cells.append(f"{row.gain:+.4g} ± {row.gain_interval:.2g}")
+        if several:
+            cells.append(str(row.seeds))
         if "params" not in objectives:
             cells.append(f"{row.params:,}")
         cells += [f"{row.seconds:.1f}"]
-        table.add_row(*cells, style="cyan" if row.name else "")
+        style = "cyan" if row.name else ""
+        table.add_row(*cells, style=style if row.feasible else "dim")
     console.print(table)
     about = "± is the 95% interval over meta-validation episodes; * is on the Pareto front"
     if any(row.gain is not None for row in ranked):
         about += "; gain is over the first baseline, on the same episodes"
+    if several:
+        about += "; values are means over seeds"
+    if not all(row.feasible for row in ranked):
+        about += "; those that break a constraint are dim"
     console.print(f"{about}.\n", style="dim")
     for row in ranked:
         if row.rank <= GENOMES_SHOWN or row.name:
             console.print(f"{row.id}  {escape(brief(row.genome))}", highlight=False, soft_wrap=True)
+
+
+def print_rungs(
+    console: Console, table: pa.Table, objectives: Objectives, levels: Sequence[Mapping[str, Any]]
+) -> None:
+    """Print what was done at each rung, and how well it predicts the next one."""
+    if len(levels) < 2 or not len(table):
+        return
+    rungs = Counter(table["rung"].to_pylist())
+    seconds = table.group_by("rung").aggregate([("seconds", "sum")]).to_pylist()
+    spent = {row["rung"]: row["seconds_sum"] for row in seconds}
+    found = {agreement.rung: agreement for agreement in agreements(table, objectives)}
+    lines = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("rung", "iterations", "candidates", "seconds", "predicts the next (tau)"):
+        lines.add_column(name, justify="right")
+    for rung, level in enumerate(levels):
+        length = f"{level['iterations']}" + (f", seed {level['seed']}" if level["seed"] else "")
+        tau = found.get(rung)
+        known = f"{tau.tau:.2f} of {tau.pairs}" if tau and tau.pairs > 2 else ""
+        count = str(rungs.get(rung, 0))
+        lines.add_row(str(rung), length, count, f"{spent.get(rung, 0.0):.1f}", known)
+    console.print(lines)
+    for agreement in found.values():
+        if agreement.warning and not levels[agreement.rung + 1]["seed"]:
+            console.print(f"warning: {agreement.warning}", style="yellow", highlight=False)
+    console.print()
 
 
 def print_failures(console: Console, table: pa.Table, run: Path) -> None:

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from evometa.errors import GenomeError, SpaceError
-from evometa.records import Candidate, Evaluation, Genome, canonical_json, derive_seed
-from evometa.search.protocol import Proposal, Strategy
+from evometa.errors import GenomeError
+from evometa.records import Candidate, Evaluation, Genome, Status, canonical_json, derive_seed
+from evometa.search.protocol import Asked, Proposal, Strategy
 from evometa.space import Space
 
 PROPOSALS = 20  # of the strategy, before its last duplicate is mutated instead
 MUTATIONS = 50
 SAMPLES = 200
+
+log = logging.getLogger(__name__)
 
 
 class AskTell:
@@ -30,6 +33,10 @@ class AskTell:
         strategy: the algorithm.
         seed: the study's seed.
         seeds: known designs by name, proposed first.
+        limit: how many candidates to propose in all; None for no limit.
+        earlier: evaluations of other searches to learn from before the first proposal. Those
+            outside the space are left out.
+        first: rung from which results are learned from, failures apart.
 
     Raises:
         GenomeError: if a seed point lies outside the space.
@@ -41,6 +48,9 @@ class AskTell:
         strategy: Strategy,
         seed: int,
         seeds: Mapping[str, Genome] | None = None,
+        limit: int | None = None,
+        earlier: Sequence[Evaluation] = (),
+        first: int = 0,
     ) -> None:
         self._space, self._strategy, self._seed = space, strategy, seed
         self._seeds = list((seeds or {}).items())
@@ -49,35 +59,39 @@ class AskTell:
                 space.validate(genome)
             except GenomeError as error:
                 raise GenomeError(f"seed point {name!r}: {error}") from error
-        self._next = 0
+        self._next = self._count = 0
+        self._limit, self._first = limit, first
         self._proposed: set[bytes] = set()
         self._told: set[tuple[int, int]] = set()
+        self._waiting: dict[int, Candidate] = {}
+        self._complained = False
         self._size = space.size()
+        for evaluation in earlier:
+            if self._is_inside(evaluation.candidate.genome):
+                strategy.observe(evaluation)
 
     def ask(self, n: int) -> list[Candidate]:
-        """Return `n` candidates; fewer only when nothing is left to propose.
-
-        Raises:
-            SpaceError: if the strategy proposes nothing but genomes outside the space.
-        """
-        candidates: list[Candidate] = []
-        while len(candidates) < n:
-            proposal = self._propose()
+        """Return `n` candidates; fewer only when nothing is left to propose."""
+        waiting = list(self._waiting.values())
+        pack: list[Candidate] = []
+        while len(pack) < n and (self._limit is None or self._count < self._limit):
+            proposal = self._propose(Asked(waiting, pack, self._is_new))
             if proposal is None:
                 break
             self._proposed.add(_digest(proposal.genome))
-            candidates.append(
-                Candidate(
-                    number=self._next,
-                    genome=proposal.genome,
-                    seed=derive_seed(self._seed, "candidate", self._next),
-                    parents=proposal.parents,
-                    operator=proposal.operator,
-                    searcher=self._strategy.name,
-                )
+            candidate = Candidate(
+                number=self._next,
+                genome=proposal.genome,
+                seed=derive_seed(self._seed, "candidate", self._next),
+                parents=proposal.parents,
+                operator=proposal.operator,
+                searcher=self._strategy.name,
             )
+            self._waiting[self._next] = candidate
+            pack.append(candidate)
             self._next += 1
-        return candidates
+            self._count += 1
+        return pack
 
     def tell(self, evaluations: Sequence[Evaluation]) -> None:
         """Take notice of evaluations, in any order; a second telling of one changes nothing.
@@ -88,37 +102,44 @@ class AskTell:
         """
         for evaluation in evaluations:
             candidate = evaluation.candidate
-            if (candidate.number, candidate.rung) in self._told:
+            if self.knows(candidate):
                 continue
             self._told.add((candidate.number, candidate.rung))
+            asked = self._waiting.pop(candidate.number, None)
+            self._count += asked is None and not candidate.rung
             if candidate.number >= self._next and not self._is_inside(candidate.genome):
                 continue  # of another space: nothing to learn from here
             self._proposed.add(_digest(candidate.genome))
             self._next = max(self._next, candidate.number + 1)
-            self._strategy.observe(evaluation)
+            if candidate.rung >= self._first or evaluation.status is not Status.OK:
+                self._strategy.observe(evaluation)
 
-    def _propose(self) -> Proposal | None:
+    def knows(self, candidate: Candidate) -> bool:
+        """Return whether the candidate's evaluation at its rung has been told."""
+        return (candidate.number, candidate.rung) in self._told
+
+    def _propose(self, asked: Asked) -> Proposal | None:
         while self._seeds:
             name, genome = self._seeds.pop(0)
-            if _digest(genome) not in self._proposed:
+            if self._is_new(genome):
                 return Proposal(genome, operator=f"seed:{name}")
         if len(self._proposed) >= self._size:
             return None
         rng = np.random.default_rng([self._seed, self._next])
-        proposal = self._strategy_proposal(rng)
-        for _ in range(PROPOSALS - 1):
-            if self._is_new(proposal):
+        proposal = None
+        for _ in range(PROPOSALS):
+            proposal = self._strategy_proposal(rng, asked) or proposal
+            if proposal is not None and self._is_new(proposal.genome):
                 return proposal
-            proposal = self._strategy_proposal(rng)
-        for _ in range(MUTATIONS):
-            if self._is_new(proposal):
-                return proposal
+        for _ in range(MUTATIONS if proposal else 0):
+            assert proposal is not None
             genome = self._space.mutate(proposal.genome, rng)
-            proposal = Proposal(genome, proposal.parents, proposal.operator)
+            if self._is_new(genome):
+                return Proposal(genome, proposal.parents, proposal.operator)
         for _ in range(SAMPLES):
-            proposal = Proposal(self._space.sample(rng), operator="random")
-            if self._is_new(proposal):
-                return proposal
+            genome = self._space.sample(rng)
+            if self._is_new(genome):
+                return Proposal(genome, operator="random")
         return None  # constraints leave fewer genomes than the size of the space says
 
     def _is_inside(self, genome: Genome) -> bool:
@@ -128,22 +149,25 @@ class AskTell:
             return False
         return True
 
-    def _is_new(self, proposal: Proposal) -> bool:
-        return _digest(proposal.genome) not in self._proposed
+    def _is_new(self, genome: Genome) -> bool:
+        return _digest(genome) not in self._proposed
 
-    def _strategy_proposal(self, rng: np.random.Generator) -> Proposal:
-        """Return the strategy's proposal; reject what lies outside the space, and ask again."""
-        for _ in range(PROPOSALS):
-            proposal = self._strategy.propose(rng)
-            try:
-                self._space.validate(proposal.genome)
-                return proposal
-            except GenomeError as error:
-                reason = error
-        raise SpaceError(
-            f"the strategy {self._strategy.name!r} must propose genomes of the space, but "
-            f"{PROPOSALS} in a row lie outside; the last: {reason}"
-        )
+    def _strategy_proposal(self, rng: np.random.Generator, asked: Asked) -> Proposal | None:
+        """Return the strategy's proposal, or None where it lies outside the space."""
+        proposal = self._strategy.propose(rng, asked)
+        try:
+            self._space.validate(proposal.genome)
+        except GenomeError as error:
+            if not self._complained:
+                self._complained = True
+                log.warning(
+                    "the searcher %r proposes genomes outside the space, which are rejected; the "
+                    "first: %s",
+                    self._strategy.name,
+                    error,
+                )
+            return None
+        return proposal
 
 
 def unknown_name(kind: str, name: str, known: Sequence[Any]) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from deap import base
+from collections.abc import Iterable
 
-from evometa.records import Evaluation, Genome, Objectives, losses
+from deap import base, tools
+
+from evometa.records import Evaluation, Genome, Objectives, Status, losses
 
 
 class Losses(base.Fitness):  # type: ignore[misc]
@@ -26,3 +28,32 @@ class Individual:
         self.fitness = Losses(losses(evaluation, objectives))
         self.genome: Genome = evaluation.candidate.genome
         self.id = evaluation.candidate.id
+
+
+def joins(evaluation: Evaluation) -> bool:
+    """Return whether a candidate may become a parent: not if it failed, or repeats another."""
+    return evaluation.status is Status.OK and not evaluation.copied_from
+
+
+def update(living: Iterable[Individual], newcomer: Individual) -> bool:
+    """Give a living individual its result at a higher rung; return whether it was there."""
+    for individual in living:
+        if individual.id == newcomer.id:
+            crowding = getattr(
+                individual.fitness, "crowding_dist", None
+            )  # until the next selection
+            individual.fitness = newcomer.fitness
+            if crowding is not None:
+                individual.fitness.crowding_dist = crowding
+            return True
+    return False
+
+
+def select_nsga2(individuals: list[Individual], count: int) -> list[Individual]:
+    """Return the best by rank of dominance, then by crowding; with one objective, by value."""
+    several = len(individuals[0].fitness.values) > 1
+    # "log" sorts in O(n log^(m-1) n) where "standard" takes O(m n^2), but needs two objectives
+    chosen: list[Individual] = tools.selNSGA2(
+        individuals, count, nd="log" if several else "standard"
+    )
+    return chosen

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from bisect import bisect
 from collections import OrderedDict
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from evometa.records import Evaluation, Objectives, Status, dominates, losses
-from evometa.search.individual import Individual
+from evometa.records import Evaluation, Genome, Objectives, Status, dominates, losses
 from evometa.search.protocol import Proposal
 from evometa.space import Space
 from evometa.space.operators import operate, operators
@@ -19,12 +20,26 @@ LEAST = 0.3  # share of the proposals that all operators share equally
 DOUBT = 8.0  # uses that an operator's first success rate counts for
 
 
+class Parent(Protocol):
+    """What children are made from."""
+
+    @property
+    def id(self) -> str:
+        """The candidate."""
+        ...
+
+    @property
+    def genome(self) -> Genome:
+        """Plain data."""
+        ...
+
+
 class AdaptiveOperators:
     """Makes children by crossover and by the mutations of a space.
 
     Operators are chosen by probability matching (Thierens, 2005). One succeeds when the child
-    dominates its first parent. All there is to know follows from the column `operator` of a table,
-    so that a replay ends with the same counts.
+    dominates its first parent, at the same rung. All there is to know follows from the column
+    `operator` of a table, so that a replay ends with the same counts.
 
     Args:
         space: what may be proposed.
@@ -41,33 +56,41 @@ class AdaptiveOperators:
         self._names = [CROSSOVER, *self._mutations]
         self.uses = dict.fromkeys(self._names, 0)
         self.successes = dict.fromkeys(self._names, 0)
-        self._losses: OrderedDict[str, tuple[float, ...]] = OrderedDict()
+        self._steps: list[float] | None = None  # cumulated shares
+        self._losses: OrderedDict[tuple[str, int], tuple[float, ...]] = OrderedDict()
 
-    def child(self, first: Individual, second: Individual, rng: np.random.Generator) -> Proposal:
+    def child(self, first: Parent, second: Parent, rng: np.random.Generator) -> Proposal:
         """Return a child of the first parent, or of both if they are two."""
-        shares = self._shares()
-        if first is second:
-            shares[0] = 0.0
-        if not shares.any():  # a space of one field that is a branch, say
+        if self._steps is None:
+            self._steps = np.cumsum(self._shares()).tolist()
+        least = self._steps[0] if first is second else 0.0  # crossover needs two
+        if least == self._steps[-1]:  # a space of one field that is a branch, say
             return Proposal(self._space.mutate(first.genome, rng), (first.id,), "mutate")
-        name = self._names[int(rng.choice(len(shares), p=shares / shares.sum()))]
+        name = self._names[
+            bisect(self._steps, rng.uniform(least, self._steps[-1]), hi=len(self._names) - 1)
+        ]
         if name == CROSSOVER:
             genome = self._space.crossover(first.genome, second.genome, rng)
             return Proposal(genome, (first.id, second.id), CROSSOVER)
-        return Proposal(operate(self._space, first.genome, name, rng), (first.id,), name)
+        return Proposal(
+            operate(self._space, first.genome, name, rng, self._mutations), (first.id,), name
+        )
 
     def observe(self, evaluation: Evaluation) -> None:
         """Learn whether a child is better than its parent."""
         candidate = evaluation.candidate
         mine = losses(evaluation, self._objectives) if evaluation.status is Status.OK else None
         if mine is not None:
-            self._losses[candidate.id] = mine
+            self._losses[candidate.id, candidate.rung] = mine
             if len(self._losses) > REMEMBERED:
                 self._losses.popitem(last=False)
         if candidate.operator not in self.uses or not candidate.parents:
             return
+        theirs = self._losses.get((candidate.parents[0], candidate.rung))
+        if candidate.rung and theirs is None:
+            return  # there is nothing to compare with at this rung
+        self._steps = None
         self.uses[candidate.operator] += 1
-        theirs = self._losses.get(candidate.parents[0])
         if mine is not None and theirs is not None and dominates(mine, theirs):
             self.successes[candidate.operator] += 1
 

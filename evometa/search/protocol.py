@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -38,6 +38,22 @@ class Proposal:
     operator: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What was asked for before, and not told yet.
+
+    Attributes:
+        waiting: candidates of earlier packs, oldest first.
+        pack: those asked for together with the one to be proposed now; if they are equal to it in
+            structure, one program evaluates them all.
+        is_new: tells whether a genome has never been proposed.
+    """
+
+    waiting: Collection[Candidate] = ()
+    pack: Sequence[Candidate] = ()
+    is_new: Callable[[Genome], bool] = lambda genome: True
+
+
 class Strategy(Protocol):
     """An algorithm of search, without any book-keeping."""
 
@@ -46,10 +62,10 @@ class Strategy(Protocol):
         """What the table calls it."""
         ...
 
-    def propose(self, rng: np.random.Generator) -> Proposal:
+    def propose(self, rng: np.random.Generator, asked: Asked) -> Proposal:
         """Propose a genome. All randomness comes from `rng`, which is new at each proposal."""
         ...
 
     def observe(self, evaluation: Evaluation) -> None:
-        """Learn from an evaluation of any status. Each candidate comes once."""
+        """Learn from an evaluation of any status. Each candidate comes once at each rung."""
         ...

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from evometa.records import Evaluation, Objectives
-from evometa.search.protocol import Proposal
+from evometa.search.protocol import Asked, Proposal
 from evometa.space import Space
 
 
@@ -18,8 +18,9 @@ class RandomSearch:
         del objectives, seed  # nothing is learned, and randomness comes with each proposal
         self._space = space
 
-    def propose(self, rng: np.random.Generator) -> Proposal:
+    def propose(self, rng: np.random.Generator, asked: Asked) -> Proposal:
         """Draw a genome."""
+        del asked
         return Proposal(self._space.sample(rng), operator="random")
 
     def observe(self, evaluation: Evaluation) -> None:

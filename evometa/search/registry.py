@@ -3,52 +3,105 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import TypeAlias
 
 from evometa.errors import SpaceError
-from evometa.records import Genome, Objectives
+from evometa.limits import Limit, dominated
+from evometa.records import Evaluation, Genome, Objectives
 from evometa.search.ask_tell import AskTell, unknown_name
-from evometa.search.protocol import Searcher
+from evometa.search.constrained import Constrained
+from evometa.search.halving import Level, SuccessiveHalving
+from evometa.search.protocol import Searcher, Strategy
 from evometa.space import Space
 
 SEARCHERS = MappingProxyType(
     {
-        "random": ("evometa.search.random_search", "RandomSearch"),
+        "hybrid": ("evometa.search.hybrid", "Hybrid"),
         "evolution": ("evometa.search.regularized_evolution", "RegularizedEvolution"),
+        "mu+lambda": ("evometa.search.mu_plus_lambda", "MuPlusLambda"),
         "nsga2": ("evometa.search.nsga2", "NSGA2"),
-        "tpe": ("evometa.search.tpe", "TPE"),
+        "nsga3": ("evometa.search.nsga3", "NSGA3"),
+        "local": ("evometa.search.local_search", "LocalSearch"),
+        "cma-es": ("evometa.search.cma_es", "CMAES"),
+        "tpe": ("evometa.search.optuna_samplers", "tpe"),
+        "gp": ("evometa.search.optuna_samplers", "gp"),
+        "optuna-nsga2": ("evometa.search.optuna_samplers", "nsga2"),
+        "optuna-cma-es": ("evometa.search.optuna_samplers", "cma_es"),
+        "random": ("evometa.search.random_search", "RandomSearch"),
     }
 )
-"""Name to module and class; a module is imported when its searcher is made."""
+"""Name to module and what makes the strategy there, from space, objectives and seed.
+
+A module is imported when its searcher is made."""
 
 
-def default_searcher(objectives: Objectives) -> str:
-    """Return the searcher of choice: evolution for one objective, NSGA-II for several."""
-    return "evolution" if len(objectives) == 1 else "nsga2"
+Make: TypeAlias = Callable[[Space, Objectives, int], Strategy]
+"""Makes a strategy from space, objectives and seed."""
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What a searcher does beyond its strategy.
+
+    Attributes:
+        candidates: how many to propose in all; None for no limit.
+        seeds: known designs by name, proposed first.
+        levels: what the rungs are for, the cheapest first; one for a search without rungs.
+        limits: on metrics.
+        earlier: evaluations of other searches to learn from.
+    """
+
+    candidates: int | None = None
+    seeds: Mapping[str, Genome] = field(default_factory=dict)
+    levels: Sequence[Level] = (Level(),)
+    limits: Sequence[Limit] = ()
+    earlier: Sequence[Evaluation] = ()
 
 
 def make_searcher(
-    name: str,
+    name: str | Make,
     space: Space,
     objectives: Objectives,
     seed: int,
-    seeds: Mapping[str, Genome] | None = None,
+    wishes: Wishes = Wishes(),
 ) -> Searcher:
-    """Return a searcher by name.
+    """Return a searcher.
 
     Args:
-        name: a key of `SEARCHERS`.
+        name: a key of `SEARCHERS`, or what makes a strategy.
         space: what may be proposed.
         objectives: metric name to direction.
         seed: the study's seed.
-        seeds: known designs by name, proposed first.
+        wishes: limits, rungs, seed points.
 
     Raises:
         SpaceError: if there is no such searcher, or it cannot handle the space.
     """
+    strategy = _maker(name)(space, objectives, seed)
+    rungs = len(wishes.levels) > 1
+    searcher = AskTell(
+        space,
+        strategy,
+        seed,
+        wishes.seeds,
+        limit=None if rungs else wishes.candidates,
+        earlier=[dominated(each, wishes.limits, objectives) for each in wishes.earlier],
+        first=int(wishes.levels[0].look_ahead),
+    )
+    found: Searcher = searcher
+    if rungs:
+        found = SuccessiveHalving(searcher, objectives, wishes.levels, wishes.candidates)
+    return Constrained(found, wishes.limits, objectives) if wishes.limits else found
+
+
+def _maker(name: str | Make) -> Make:
+    if not isinstance(name, str):
+        return name
     if name not in SEARCHERS:
         raise SpaceError(unknown_name("a searcher", name, list(SEARCHERS)))
     module, kind = SEARCHERS[name]
-    strategy = getattr(importlib.import_module(module), kind)(space, objectives, seed)
-    return AskTell(space, strategy, seed, seeds)
+    make: Make = getattr(importlib.import_module(module), kind)
+    return make

@@ -7,10 +7,10 @@ from collections import deque
 import numpy as np
 from deap import tools
 
-from evometa.records import Evaluation, Objectives, Status
-from evometa.search.individual import Individual
+from evometa.records import Evaluation, Objectives
+from evometa.search.individual import Individual, joins, update
 from evometa.search.operators import AdaptiveOperators
-from evometa.search.protocol import Proposal
+from evometa.search.protocol import Asked, Proposal
 from evometa.space import Space
 from evometa.space.global_random import global_random
 
@@ -50,8 +50,9 @@ class RegularizedEvolution:
         self._living: deque[Individual] = deque(maxlen=population)
         self._operators = AdaptiveOperators(space, self._objective)
 
-    def propose(self, rng: np.random.Generator) -> Proposal:
+    def propose(self, rng: np.random.Generator, asked: Asked) -> Proposal:
         """Draw at first, then cross over or mutate winners of tournaments."""
+        del asked
         maximum = self._living.maxlen or 0
         if len(self._living) < maximum // 2:
             return Proposal(self._space.sample(rng), operator="random")
@@ -64,5 +65,10 @@ class RegularizedEvolution:
     def observe(self, evaluation: Evaluation) -> None:
         """Let a successful candidate live, and the oldest die."""
         self._operators.observe(evaluation)
-        if evaluation.status is Status.OK and not evaluation.copied_from:
-            self._living.append(Individual(evaluation, self._objective))
+        if not joins(evaluation):
+            return
+        newcomer = Individual(evaluation, self._objective)
+        if not evaluation.candidate.rung:
+            self._living.append(newcomer)
+        else:  # it is as old as it was, or dead already
+            update(self._living, newcomer)

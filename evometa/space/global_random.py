@@ -1,4 +1,4 @@
-"""Python's global generator, seeded for a while: DEAP's operators draw from it."""
+"""Global generators, seeded for a while: DEAP's operators draw from them."""
 
 from __future__ import annotations
 
@@ -10,11 +10,22 @@ import numpy as np
 
 
 @contextmanager
-def global_random(rng: np.random.Generator) -> Iterator[None]:
-    """Seed Python's global generator from `rng` within the block, and restore it after."""
+def global_random(rng: np.random.Generator, *, numpy: bool = False) -> Iterator[None]:
+    """Seed the global generators from `rng` within the block, and restore them after.
+
+    Args:
+        rng: gives the seed.
+        numpy: whether numpy's is seeded as well.
+    """
     state = random.getstate()
-    random.seed(int(rng.integers(2**63)))
+    also = np.random.get_state() if numpy else None  # noqa: NPY002 - DEAP draws from it
+    seed = int(rng.integers(2**63))
+    random.seed(seed)
+    if numpy:
+        np.random.seed(seed % 2**32)  # noqa: NPY002
     try:
         yield
     finally:
         random.setstate(state)
+        if also is not None:
+            np.random.set_state(also)  # noqa: NPY002

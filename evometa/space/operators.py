@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from evometa.errors import GenomeError, SpaceError
@@ -31,7 +33,13 @@ def operators(space: Space, path: str = "") -> dict[str, Space]:
     return {f"{way} {path}".rstrip(): space for way in ways}
 
 
-def operate(space: Space, genome: Genome, operator: str, rng: np.random.Generator) -> Genome:
+def operate(
+    space: Space,
+    genome: Genome,
+    operator: str,
+    rng: np.random.Generator,
+    known: Mapping[str, Space] | None = None,
+) -> Genome:
     """Return a genome changed by one of the space's mutations.
 
     Where constraints forbid all its changes that were tried, any other mutation is used.
@@ -41,9 +49,10 @@ def operate(space: Space, genome: Genome, operator: str, rng: np.random.Generato
         genome: a valid genome.
         operator: a key of `operators(space)`.
         rng: all randomness.
+        known: `operators(space)`, for who has it at hand.
     """
     way, _, path = operator.partition(" ")
-    inner = operators(space)[operator]
+    inner = (known or operators(space))[operator]
     old = paths.get(genome, path)
     for _ in range(ATTEMPTS):
         try:

@@ -83,10 +83,10 @@ def evaluations(table: pa.Table) -> Iterator[Evaluation]:
             yield from_row(row)
 
 
-def read_rows(path: Path, candidate_id: str) -> list[dict[str, Any]]:
-    """Return the rows of one candidate in one part."""
+def read_rows(path: Path, number: int, rung: int) -> list[dict[str, Any]]:
+    """Return the rows of one candidate at one rung in one part."""
     rows: list[dict[str, Any]] = pq.read_table(
-        path, filters=[("candidate_id", "=", candidate_id)]
+        path, filters=[("number", "=", number), ("rung", "=", rung)]
     ).to_pylist()
     return rows
 

@@ -51,6 +51,7 @@ class RunDirectory:
             )
         try:
             (path / "evaluations").mkdir(parents=True, exist_ok=True)
+            (path / "weights").mkdir(exist_ok=True)
             text = json.dumps(study, indent=1, allow_nan=False)
             write_atomically(path / "study.py", lambda file: file.write(source.encode()))
             # study.json last: a folder that has one is whole
@@ -86,6 +87,32 @@ class RunDirectory:
         except (OSError, ValueError) as error:
             raise StoreError(f"{file} cannot be read: {error}") from error
         return study
+
+    def end(self, summary: Mapping[str, Any]) -> None:
+        """Keep how a search ended, in summary.json.
+
+        Raises:
+            StoreError: if it cannot be written.
+        """
+        text = json.dumps(summary, indent=1)
+        try:
+            write_atomically(self.path / "summary.json", lambda file: file.write(text.encode()))
+        except OSError as error:
+            raise StoreError(f"{self.path}/summary.json cannot be written: {error}") from error
+
+    @staticmethod
+    def read_summary(path: Path) -> dict[str, Any]:
+        """Return how the last search ended; empty if none has, or it cannot be read."""
+        try:
+            summary: dict[str, Any] = json.loads((path / "summary.json").read_text("utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return summary
+
+    @property
+    def weights(self) -> Path:
+        """The folder of checkpoints."""
+        return self.path / "weights"
 
     @property
     def study_file(self) -> Path:

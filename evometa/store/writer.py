@@ -57,18 +57,18 @@ class Writer:
         if late or len(self._rows) >= FLUSH_ROWS:
             self.flush()
 
-    def recall(self, candidate_id: str) -> Evaluation:
+    def recall(self, number: int, rung: int) -> Evaluation:
         """Return a kept evaluation.
 
         Raises:
-            StoreError: if there is none of this candidate.
+            StoreError: if there is none of this candidate at this rung.
         """
         self.flush()
         for path in reversed(self._parts):
-            found = read_rows(path, candidate_id)
+            found = read_rows(path, number, rung)
             if found:
                 return from_row(found[-1])
-        raise StoreError(f"the table has no evaluation of {candidate_id}")
+        raise StoreError(f"the table has no evaluation of candidate {number} at rung {rung}")
 
     def flush(self) -> None:
         """Write the rows that are waiting; on an error they go on waiting.

@@ -8,8 +8,10 @@ import pytest
 
 from evometa.errors import GenomeError, SpaceError
 from evometa.records import Candidate, Evaluation, Status
-from evometa.search import AskTell, Proposal, default_searcher, make_searcher
-from evometa.search.tpe import TPE
+from evometa.rule import update_space
+from evometa.search import SEARCHERS, AskTell, Proposal, Wishes, make_searcher
+from evometa.search.optuna_samplers import tpe
+from evometa.search.protocol import Asked
 from evometa.space import Choice, Float, Int, List, Struct
 from evometa.testing import SearcherContract, evaluate
 
@@ -31,6 +33,36 @@ class TestNSGA2(SearcherContract):
         return make_searcher("nsga2", space, objectives, seed)
 
 
+class TestNSGA3(SearcherContract):
+    objectives = {"loss": "min", "cost": "min"}
+
+    def make(self, space, objectives, seed):
+        return make_searcher("nsga3", space, objectives, seed)
+
+
+class TestMuPlusLambda(SearcherContract):
+    def make(self, space, objectives, seed):
+        return make_searcher("mu+lambda", space, objectives, seed)
+
+
+class TestLocalSearch(SearcherContract):
+    def make(self, space, objectives, seed):
+        return make_searcher("local", space, objectives, seed)
+
+
+class TestLocalSearchOfTwo(TestLocalSearch):
+    objectives = {"loss": "min", "cost": "min"}
+
+
+class TestHybrid(SearcherContract):
+    def make(self, space, objectives, seed):
+        return make_searcher("hybrid", space, objectives, seed)
+
+
+class TestHybridOfTwo(TestHybrid):
+    objectives = {"loss": "min", "cost": "min"}
+
+
 class TestTPE(SearcherContract):
     def make(self, space, objectives, seed):
         return make_searcher("tpe", space, objectives, seed)
@@ -38,6 +70,42 @@ class TestTPE(SearcherContract):
 
 class TestTPEOfTwo(TestTPE):
     objectives = {"loss": "min", "cost": "min"}
+
+
+@pytest.mark.slow
+class TestGP(SearcherContract):
+    length = 14
+
+    def make(self, space, objectives, seed):
+        return make_searcher("gp", space, objectives, seed)
+
+
+class TestOptunaNSGA2(SearcherContract):
+    objectives = {"loss": "min", "cost": "min"}
+
+    def make(self, space, objectives, seed):
+        return make_searcher("optuna-nsga2", space, objectives, seed)
+
+
+class NumericContract(SearcherContract):
+    """The contract over a space of numbers alone."""
+
+    space = Struct(x=Float(-1.0, 1.0), n=Int(1, 32, log=True), y=Float(0.0, 1.0))
+    small = Struct(a=Int(1, 3), b=Int(0, 3))
+
+    @staticmethod
+    def score(genome):
+        return genome["x"] ** 2 + abs(genome["n"] - 8) / 32 + genome["y"]
+
+
+class TestCMAES(NumericContract):
+    def make(self, space, objectives, seed):
+        return make_searcher("cma-es", space, objectives, seed)
+
+
+class TestOptunaCMAES(NumericContract):
+    def make(self, space, objectives, seed):
+        return make_searcher("optuna-cma-es", space, objectives, seed)
 
 
 SESSION = """
@@ -52,7 +120,8 @@ for c in C()._session(11, 60, C.score):
 """
 
 
-@pytest.mark.parametrize("name", ["evolution", "nsga2", "tpe"])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in SEARCHERS if "cma" not in name and name != "gp"])
 def test_other_process_and_hash_seed_same_proposals(name):
     outputs = {
         subprocess.run(
@@ -85,7 +154,7 @@ def best_of(name, seed, n=150):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["evolution", "nsga2", "tpe"])
+@pytest.mark.parametrize("name", ["hybrid", "evolution", "mu+lambda", "nsga2", "local", "tpe"])
 def test_learning_searchers_beat_random(name):
     seeds = range(16)
     ours = [best_of(name, seed) for seed in seeds]
@@ -96,49 +165,50 @@ def test_learning_searchers_beat_random(name):
 
 def test_seed_points_come_first_and_are_validated():
     space = Struct(a=Int(0, 9))
-    searcher = make_searcher("random", space, {"loss": "min"}, 0, {"known": {"a": 4}})
+    searcher = make_searcher("random", space, {"loss": "min"}, 0, Wishes(seeds={"known": {"a": 4}}))
     first, second = searcher.ask(2)
     assert (first.genome, first.operator) == ({"a": 4}, "seed:known")
     assert second.operator == "random"
     assert second.genome != {"a": 4}
     with pytest.raises(GenomeError, match="seed point 'bad': a: must be an int from 0 to 9"):
-        make_searcher("random", space, {"loss": "min"}, 0, {"bad": {"a": 40}})
+        make_searcher("random", space, {"loss": "min"}, 0, Wishes(seeds={"bad": {"a": 40}}))
 
 
 @pytest.mark.parametrize(
-    ("space", "part"),
+    ("name", "space", "part"),
     [
-        (Struct(w=List(Int(1, 2), 1, 2)), "w is a list of variable length"),
-        (Struct(a=Struct(b=Choice(x=Int(0, 1)))), r"a\.b is a choice of sub-spaces"),
+        ("gp", Struct(w=List(Int(1, 2), 1, 2)), "w is a list of variable length; use 'tpe'"),
+        ("gp", Struct(a=Struct(b=Choice(x=Int(0, 1)))), r"a\.b is a choice of sub-spaces"),
+        ("cma-es", Struct(a=Choice(1, 2)), "a is a choice of values; use .*'hybrid'"),
+        ("optuna-cma-es", Struct(a=Choice(1, 2)), "a is a choice of values"),
+        ("tpe", Struct(u=update_space()), "u is a Tree; use 'hybrid'"),
     ],
 )
-def test_tpe_says_which_part_it_cannot_handle(space, part):
-    with pytest.raises(SpaceError, match=part + ".*use 'evolution'"):
-        make_searcher("tpe", space, {"loss": "min"}, 0)
+def test_samplers_say_which_part_they_cannot_handle(name, space, part):
+    with pytest.raises(SpaceError, match=f"'{name}' cannot handle this space: {part}"):
+        make_searcher(name, space, {"loss": "min"}, 0)
 
 
-def test_a_strategy_that_proposes_nonsense_is_named():
+def test_a_strategy_that_proposes_nonsense_is_named_and_the_search_goes_on(caplog):
     class Broken:
         name = "broken"
 
-        def propose(self, rng):
+        def propose(self, rng, asked):
             return Proposal({"a": 99})
 
         def observe(self, evaluation):
             pass
 
-    with pytest.raises(SpaceError, match="'broken' must propose genomes of the space.*got 99"):
-        AskTell(Struct(a=Int(0, 9)), Broken(), 0).ask(1)
+    (candidate,) = AskTell(Struct(a=Int(0, 9)), Broken(), 0).ask(1)
+    assert candidate.operator == "random"
+    assert "'broken' proposes genomes outside the space" in caplog.text
+    assert "got 99" in caplog.text
+    assert len(caplog.records) == 1
 
 
 def test_an_unknown_searcher_is_refused_with_a_hint():
     with pytest.raises(SpaceError, match="did you mean 'evolution'"):
         make_searcher("evoltion", Struct(a=Int(0, 1)), {"loss": "min"}, 0)
-
-
-def test_defaults():
-    assert default_searcher({"loss": "min"}) == "evolution"
-    assert default_searcher({"loss": "min", "params": "min"}) == "nsga2"
 
 
 def test_the_old_die():
@@ -155,7 +225,7 @@ def test_the_old_die():
 def test_twin_seeds_come_once_and_survive_foreign_results():
     space = Struct(a=Int(0, 9))
     seeds = {"one": {"a": 4}, "twin": {"a": 4}, "other": {"a": 5}}
-    searcher = make_searcher("random", space, {"loss": "min"}, 0, seeds)
+    searcher = make_searcher("random", space, {"loss": "min"}, 0, Wishes(seeds=seeds))
     outside = Candidate(7, {"a": 99}, seed=0)
     searcher.tell([Evaluation(outside, Status.OK, {"loss": 0.0})])
     searcher.tell([Evaluation(Candidate(3, {"a": 1}, seed=0), Status.OK, {"loss": 0.0})])
@@ -165,9 +235,9 @@ def test_twin_seeds_come_once_and_survive_foreign_results():
     assert searcher.ask(1) == []
 
 
-def test_tpe_forgets_failures_too(monkeypatch):
-    monkeypatch.setattr("evometa.search.tpe.HISTORY", 20)
-    strategy = TPE(Struct(x=Float(0, 1)), {"loss": "min"}, 0)
+def test_optuna_forgets_failures_too(monkeypatch):
+    monkeypatch.setattr("evometa.search.optuna_samplers.HISTORY", 20)
+    strategy = tpe(Struct(x=Float(0, 1)), {"loss": "min"}, 0)
     for _ in range(100):
-        strategy.propose(np.random.default_rng(0))
-    assert len(strategy._study.get_trials(deepcopy=False)) <= 41
+        strategy.propose(np.random.default_rng(0), Asked())
+    assert len(strategy._study.get_trials(deepcopy=False)) <= 42

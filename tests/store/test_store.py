@@ -189,9 +189,9 @@ def test_recall_finds_old_and_waiting_rows(tmp_path):
     ):
         for number in range(3):
             writer.append(evaluation(number), number)
-        assert writer.recall("c000001") == evaluation(1)
-        with pytest.raises(StoreError, match="c000009"):
-            writer.recall("c000009")
+        assert writer.recall(1, 0) == evaluation(1)
+        with pytest.raises(StoreError, match="no evaluation of candidate 9 at rung 0"):
+            writer.recall(9, 0)
 
 
 def test_a_full_disk_is_named_and_the_rows_wait(tmp_path, monkeypatch):

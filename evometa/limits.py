@@ -1,0 +1,90 @@
+"""Constraints on metrics, such as `params <= 50_000`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from evometa.errors import StudyError
+from evometa.records import Evaluation, Objectives, Status
+
+BAD = 1e9  # what objectives of a candidate that breaks a limit begin at
+_FORM = re.compile(r"\s*(\w+)\s*(<=|>=)\s*([-+]?[\d_]*\.?[\d_]*(?:[eE][-+]?\d+)?)\s*")
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """A bound of a metric.
+
+    Attributes:
+        metric: its name.
+        most: whether `bound` is the most that is allowed, or else the least.
+        bound: the bound.
+    """
+
+    metric: str
+    most: bool
+    bound: float
+
+    def __str__(self) -> str:
+        return f"{self.metric} {'<=' if self.most else '>='} {self.bound:g}"
+
+    def violation(self, metrics: Mapping[str, float]) -> float:
+        """Return by which share of the bound a metric is beyond it; 0 if it is within."""
+        beyond = metrics[self.metric] - self.bound
+        return max(0.0, beyond if self.most else -beyond) / (abs(self.bound) or 1.0)
+
+
+def parse_limit(text: str, metrics: Sequence[str]) -> Limit:
+    """Read a limit.
+
+    Args:
+        text: `METRIC <= NUMBER` or `METRIC >= NUMBER`.
+        metrics: the names there are.
+
+    Raises:
+        StudyError: if it reads otherwise, or the metric is unknown.
+    """
+    found = _FORM.fullmatch(text) if isinstance(text, str) else None
+    try:
+        if found is None:
+            raise ValueError
+        bound = float(found[3])
+    except ValueError:
+        raise StudyError(f"a constraint must read like 'params <= 50_000', got {text!r}") from None
+    if found[1] not in metrics:
+        raise StudyError(
+            f"the metric of a constraint must be one of {', '.join(metrics)}, got {text!r}"
+        )
+    return Limit(found[1], found[2] == "<=", bound)
+
+
+def broken(metrics: Mapping[str, float], limits: Sequence[Limit]) -> str:
+    """Return what is broken of the limits on metrics that are known; empty if nothing."""
+    known = [limit for limit in limits if limit.metric in metrics]
+    return "; ".join(
+        f"{limit.metric} is {metrics[limit.metric]:g}, but the study asks for {limit}"
+        for limit in known
+        if limit.violation(metrics)
+    )
+
+
+def dominated(
+    evaluation: Evaluation, limits: Sequence[Limit], objectives: Objectives
+) -> Evaluation:
+    """Return an evaluation as a searcher should see it: by constraint-domination (Deb, 2000).
+
+    Objectives of a candidate that breaks limits become worse than those of any that breaks none,
+    the more so the more it breaks them.
+    """
+    if evaluation.status is not Status.OK or not limits:
+        return evaluation
+    beyond = sum(limit.violation(evaluation.metrics) for limit in limits)
+    if not beyond:
+        return evaluation
+    worse = {
+        name: (BAD * (1 + beyond)) * (1.0 if direction == "min" else -1.0)
+        for name, direction in objectives.items()
+    }
+    return replace(evaluation, metrics={**evaluation.metrics, **worse})
