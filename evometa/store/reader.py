@@ -112,6 +112,21 @@ def read_part(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
     )
 
 
+def read_confirmed(run: Path) -> pa.Table | None:
+    """Return `confirm.parquet`, the run's confirmation on meta-test; None if there is none.
+
+    Raises:
+        StoreError: if it cannot be read.
+    """
+    path = run / "confirm.parquet"
+    if not path.is_file():
+        return None
+    try:
+        return pq.read_table(path)
+    except (pa.ArrowException, OSError) as error:
+        raise StoreError(f"{path} cannot be read: {error}; confirm again") from error
+
+
 def repair(run: Path) -> list[Path]:
     """Set broken parts aside, in `set-aside`, so that a search can go on; return where they are."""
     moved = []

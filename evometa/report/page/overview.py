@@ -1,0 +1,242 @@
+"""What was searched, and what won."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import plotly.graph_objects as go
+import pyarrow.compute as pc
+
+from evometa.records import Status
+from evometa.report.page.document import (
+    Html,
+    Plot,
+    Section,
+    cards,
+    code,
+    escaped,
+    folded,
+    paragraph,
+    table,
+)
+from evometa.report.page.facts import TOP, Facts, duration, number, said
+from evometa.report.ranking import Ranked
+from evometa.report.show import brief
+
+MOST_WORDS = 300
+
+
+def searched(facts: Facts) -> Section:
+    """Space, task, objectives, budget."""
+    study, final = facts.study, facts.final
+    aims = " and ".join(
+        f"{'low' if d == 'min' else 'high'} {n}" for n, d in facts.objectives.items()
+    )
+    task = study.get("task") or {}
+    settings, training = study.get("settings") or {}, study.get("training") or {}
+    fine = pc.sum(pc.equal(pc.cast(final["status"], "string"), Status.OK.value)).as_py() or 0
+    reused = pc.sum(pc.not_equal(final["copied_from"], "")).as_py() or 0
+    device_seconds = pc.sum(facts.rows["seconds"]).as_py() or 0.0
+    of_all = (
+        f"candidates of {settings['candidates']:,}" if settings.get("candidates") else "candidates"
+    )
+    genes = list(_leaves(study.get("space"), ""))
+    body = [
+        cards(
+            [
+                (f"{len(final):,}", of_all),
+                (f"{fine:,}", f"succeeded, {reused:,} of them reused" if reused else "succeeded"),
+                (duration(device_seconds), "device time"),
+                (
+                    str(settings.get("searcher", "unknown")),
+                    f"searcher, seed {settings.get('seed')}",
+                ),
+                (str(training.get("validation", "unknown")), "meta-validation episodes each"),
+                (str(training.get("iterations", "unknown")), "meta-iterations each"),
+            ]
+        ),
+        table(["gene", "may be"], genes),
+        folded(
+            "task, training, versions",
+            table(["", ""], [*_flat("task", task), *_flat("training", training)]),
+            table(["", ""], _flat("", study.get("versions") or {})),
+            paragraph(f"Study file {study.get('file')}, sha256 {study.get('file_sha256')}"),
+        ),
+    ]
+    what = f"{len(genes)} genes of a joint space, on {task.get('name', 'a task')}: {aims}"
+    return Section("searched", "What was searched", what, body)
+
+
+def won(facts: Facts) -> Section:
+    """The best beside the baselines, with intervals."""
+    winner = facts.winner
+    if winner is None:
+        return Section(
+            "won",
+            "What won",
+            "Nothing has won: no candidate has succeeded" + (" yet" if not len(facts.rows) else ""),
+        )
+    formula = said(winner.genome)
+    body: list[Html | Plot] = [
+        Html(
+            '<p class="note"><b>Scores of the search itself.</b> All numbers here are on '
+            "meta-validation episodes, and candidates were selected by them, so the best is "
+            f"flattered: it is the best of {len(facts.ok):,}. What it is worth on tasks that no "
+            "search has seen is for a confirmation on meta-test to say.</p>"
+        ),
+        Plot(_intervals(facts), _intervals_caption(facts), 80 + 30 * len(facts.ranked)),
+        _ranking(facts),
+        folded(f"genome of {winner.id}", code(json.dumps(winner.genome, indent=1))),
+    ]
+    if formula:
+        body.insert(1, code(formula))
+    return Section("won", "What won", _verdict(facts, winner), body)
+
+
+def lead(facts: Facts) -> str:
+    """The run in two sentences."""
+    failed = len(facts.final) - len(facts.ok)
+    if facts.winner is None:
+        return f"{len(facts.final):,} candidates, none of which has succeeded."
+    return (
+        f"{_verdict(facts, facts.winner)}. {len(facts.final):,} candidates, of which "
+        f"{failed:,} failed or were reused; {int(facts.on_front.sum()):,} on the Pareto front."
+    )
+
+
+def _verdict(facts: Facts, winner: Ranked) -> str:
+    value = f"{facts.primary} {number(winner.values[facts.primary])}"
+    if facts.primary == facts.scored:
+        value += f" ± {winner.interval:.2g}"
+    base = facts.baselines[0] if facts.baselines else None
+    if base is None:
+        return f"{winner.id} is best, with {value}; there is no baseline to compare with"
+    if base.id == winner.id:
+        return f"The baseline {winner.name} is still the best, with {value}"
+    paired = facts.better_by(winner.id, base.id)
+    if paired is None:
+        return f"{winner.id} is best, with {value}; it shares no episodes with {base.name}"
+    mean, half = paired
+    sure = "ahead of" if mean > half else "behind" if -mean > half else "not clearly ahead of"
+    what = "" if facts.primary == facts.scored else f" in {facts.scored}"
+    return f"{winner.id}, with {value}, is {sure} {base.name}{what}: {mean:+.3g} ± {half:.2g}"
+
+
+def _intervals(facts: Facts) -> go.Figure:
+    figure = go.Figure()
+    base = facts.baselines[0] if facts.baselines else None
+    rows = list(reversed(facts.ranked))
+    for group, colour in ((False, "#3b82f6"), (True, "#f59e0b")):
+        chosen = [row for row in rows if bool(row.name) is group]
+        pairs = [(row, _point(facts, row, base)) for row in chosen]
+        pairs = [(row, point) for row, point in pairs if point is not None]
+        figure.add_scatter(
+            x=[point[0] for _, point in pairs if point],
+            y=[escaped(facts.called(row.id)) for row, _ in pairs],
+            error_x={
+                "type": "data",
+                "array": [point[1] for _, point in pairs if point],
+                "thickness": 2,
+                "width": 0,
+            },
+            mode="markers",
+            marker={"size": 10, "color": colour, "symbol": "diamond" if group else "circle"},
+            name="baselines" if group else "candidates",
+            hovertemplate="%{y}: %{x:.4g} ± %{error_x.array:.2g}<extra></extra>",
+        )
+    title = f"{facts.scored}, mean over episodes"
+    if base is not None:
+        figure.add_vline(x=0, line={"dash": "dot", "width": 1.5, "color": "#f59e0b"})
+        title = f"improvement of {facts.scored} over {base.name}, on the same episodes"
+    figure.update_xaxes(title_text=escaped(title))
+    figure.update_yaxes(
+        categoryorder="array",
+        categoryarray=[escaped(facts.called(row.id)) for row in rows],
+        showgrid=False,
+        range=[-0.7, len(rows) - 0.3],
+    )
+    return figure
+
+
+def _point(facts: Facts, row: Ranked, base: Ranked | None) -> tuple[float, float] | None:
+    if base is not None:
+        return facts.better_by(row.id, base.id)
+    return row.values.get(facts.scored, row.values[facts.primary]), row.interval
+
+
+def _intervals_caption(facts: Facts) -> str:
+    text = "Bars are 95 % intervals over meta-validation episodes"
+    if not facts.baselines:
+        return text + "."
+    return (
+        f"{text} of the paired difference, so what makes an episode hard cancels out. Right of the "
+        "dotted line is better; a bar that crosses it is no clear difference."
+    )
+
+
+def _ranking(facts: Facts) -> Html:
+    names = list(facts.objectives)
+    costs = [] if "params" in names else ["params"]
+    base = facts.baselines[0] if facts.baselines else None
+    gains = [f"over {row.name}" for row in facts.baselines]
+    header = ["#", "candidate", *names, *costs, "seconds", *gains, "formula or genome"]
+    rows = []
+    for row in facts.ranked:
+        cells = [f"{'★ ' if row.on_front else ''}{row.rank}", facts.called(row.id)]
+        for name in names:
+            interval = f" ± {row.interval:.2g}" if name == facts.scored else ""
+            cells.append(number(row.values[name]) + interval)
+        cells += [f"{row.params:,}" for _ in costs]
+        cells.append(f"{row.seconds:.3g}")
+        for other in facts.baselines:
+            paired = facts.better_by(row.id, other.id)
+            own = paired is None or row.id == other.id
+            cells.append("" if own or paired is None else f"{paired[0]:+.3g} ± {paired[1]:.2g}")
+        cells.append(said(row.genome) or _short(brief(row.genome)))
+        rows.append(cells)
+    marked = [place for place, row in enumerate(facts.ranked) if row.name]
+    block = table(header, rows, numbers=range(2, len(header) - 1), marked=marked)
+    about = f"The {TOP} best by {facts.primary}, and the baselines. ★ is on the Pareto front."
+    if base is not None:
+        about += " “Over” is the paired improvement, with its 95 % interval."
+    return Html(block.text + paragraph(about).text)
+
+
+def _leaves(space: Any, path: str) -> Iterator[tuple[str, str]]:
+    """Yield path and range of each gene of a space that describes itself."""
+    if not isinstance(space, Mapping) or not space:
+        yield path or "genome", _short(json.dumps(space))
+        return
+    kind, inner = next(iter(space.items()))
+    if kind == "struct" and isinstance(inner, Mapping):
+        for name, field in inner.items():
+            yield from _leaves(field, f"{path}.{name}" if path else str(name))
+    elif kind == "list":
+        yield f"{path}.length", f"{space.get('min')} to {space.get('max')}"
+        yield from _leaves(inner, f"{path}[]")
+    elif kind in ("int", "float") and isinstance(inner, list) and len(inner) == 2:
+        step = f", step {space['step']}" if space.get("step", 1) != 1 else ""
+        yield path, f"{inner[0]} to {inner[1]}{step}{', logarithmic' if space.get('log') else ''}"
+    elif kind == "choice" and isinstance(inner, list):
+        branches = space.get("branches") or {}
+        yield path, _short(" | ".join([brief(value) for value in inner] + list(branches)))
+        for name, branch in branches.items():
+            yield from _leaves(branch, f"{path}.{name}")
+    else:
+        yield path, _short(json.dumps(space))
+
+
+def _flat(path: str, value: Any) -> list[tuple[str, str]]:
+    if isinstance(value, Mapping):
+        return [
+            line
+            for key, inner in value.items()
+            for line in _flat(f"{path}.{key}" if path else str(key), inner)
+        ]
+    return [(path, _short(str(value)))]
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= MOST_WORDS else text[:MOST_WORDS] + " …"
