@@ -23,6 +23,7 @@ from evometa.records import Objectives, Status
 from evometa.report.genes import Gene, genes, is_number, values_of
 
 MOST_CATEGORIES = 50
+FEW = 8  # different floats: a choice among numbers, not a range
 LOG_RATIO = 100.0  # positive genes that span more are on a logarithmic scale
 LARGEST = 2**53  # beyond, JSON readers round
 
@@ -95,7 +96,7 @@ def _trial(
         distribution = distributions.get(text(path))
         if distribution is None:
             continue
-        word = isinstance(distribution, CategoricalDistribution)
+        word = any(isinstance(choice, str) for choice in getattr(distribution, "choices", ()))
         own[text(path)] = text(str(value)) if word else value
     skipped = {"genome", "curve", "candidate_id", *objectives}
     attributes = {
@@ -118,6 +119,8 @@ def _distribution(values: Sequence[Any], text: Callable[[str], str]) -> BaseDist
     if not is_number(list(values)):
         words = [text(word) for word in values[: MOST_CATEGORIES + 1]]
         return CategoricalDistribution(words) if len(words) <= MOST_CATEGORIES else None
+    if len(values) <= FEW and any(isinstance(value, float) for value in values):
+        return CategoricalDistribution([float(value) for value in values])
     low, high = values[0], values[-1]
     if not all(math.isfinite(value) and abs(value) <= LARGEST for value in (low, high)):
         return None
@@ -134,7 +137,8 @@ def quiet() -> Iterator[None]:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # among them that a feature is new
+            for kind in (UserWarning, optuna.exceptions.ExperimentalWarning):
+                warnings.simplefilter("ignore", kind)
             yield
     finally:
         optuna.logging.set_verbosity(level)

@@ -19,6 +19,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 import evometa
+from evometa.report.convert import WRITERS, write
+from evometa.report.page import render
 from evometa.store import RunDirectory, make_schema
 
 STUDY = {
@@ -28,7 +30,7 @@ STUDY = {
     "space": {"kind": "struct"},
     "task": {"name": "Sinusoid", "shots": 10},
     "objectives": {"query_loss": "min", "params": "min"},
-    "metrics": ["query_loss", "params"],
+    "metrics": ["query_loss", "params", "macs"],
     "baselines": {},
     "training": {"iterations": 300, "tasks": 25, "validation": 200, "norm": "transductive"},
     "settings": {"candidates": 0, "seed": 0, "searcher": "nsga2"},
@@ -87,6 +89,7 @@ def synthetic(rows: int, episodes: int, seed: int = 0) -> pa.Table:
         "gene.rule.order": order,
         "query_loss": pa.array(loss, mask=~ok),
         "params": pa.array(width * 17.0 + 32, mask=~ok),
+        "macs": pa.array(width * steps * 100.0, mask=~ok),
     }
     genes = {"rule.rate": float, "rule.steps": int, "rule.order": int}
     schema = make_schema(genes, STUDY["metrics"])
@@ -140,7 +143,12 @@ def main() -> None:
         for _ in range(3):
             timed(f"load and summarise {arguments.rows:,} rows", summary, large)
         write_run(wide, arguments.report_rows, arguments.episodes)
-        timed(f"read {arguments.report_rows:,} rows, all columns", evometa.load, wide)
+        table = timed(f"read {arguments.report_rows:,} rows, all columns", evometa.load, wide)
+        text = timed(f"report {arguments.report_rows:,} rows", render, "wide", STUDY, table)
+        print(f"the report has {len(text) / 2**20:.1f} MiB")
+        for kind in WRITERS:
+            file = Path(folder) / kind
+            timed(f"convert to {kind}", write, kind, file, "wide", STUDY, table)
 
 
 if __name__ == "__main__":

@@ -49,8 +49,8 @@ def failures(facts: Facts) -> Section:
         nothing = "Nothing has been evaluated" if not len(facts.rows) else "Nothing failed"
         return Section("failures", topic, nothing)
     counts = Counter(pc.cast(failed["status"], pa.string()).to_pylist())
-    share = len(failed) / len(facts.rows)
     worst, most = counts.most_common(1)[0]
+    which = "all" if most == len(failed) else f"{most:,} of them"
     figure = go.Figure()
     names = [name for name, _ in counts.most_common()][::-1]
     figure.add_bar(
@@ -60,14 +60,17 @@ def failures(facts: Facts) -> Section:
         marker={"color": [COLOURS.get(name, "#94a3b8") for name in names]},
         hovertemplate="%{y}: %{x:,}<extra></extra>",
     )
-    figure.update_xaxes(title_text="evaluations")
+    figure.update_xaxes(title_text="evaluations", tickformat=",d")
     figure.update_yaxes(showgrid=False)
     caption = "; ".join(f"{name}: {MEANING.get(name, 'unknown')}" for name in names[::-1]) + "."
     return Section(
         "failures",
         topic,
-        f"{len(failed):,} evaluations failed ({share:.1%}), mostly {worst} ({most:,})",
-        [Plot(figure, caption, 110 + 42 * len(names)), *_reasons(failed)],
+        f"{len(failed):,} of {len(facts.rows):,} evaluations failed, {which} {worst}",
+        [
+            Plot(figure, caption, 110 + 42 * len(names)) if len(names) > 1 else paragraph(caption),
+            *_reasons(failed),
+        ],
     )
 
 

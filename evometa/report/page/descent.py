@@ -5,7 +5,7 @@ from __future__ import annotations
 import plotly.graph_objects as go
 import pyarrow.compute as pc
 
-from evometa.report.page.document import Plot, Section, escaped, paragraph, table
+from evometa.report.page.document import Html, Plot, Section, escaped, table
 from evometa.report.page.facts import Facts, number, said
 from evometa.report.ranking import lineage
 from evometa.report.show import differences
@@ -20,7 +20,11 @@ def descent(facts: Facts) -> Section:
         return Section("lineage", topic, "There is no winner, so no lineage")
     line = lineage(facts.final, facts.winner.id)[::-1]
     if len(line) < 2:
-        return Section("lineage", topic, f"{facts.winner.id} has no parents: {line[0]['operator']}")
+        return Section(
+            "lineage",
+            topic,
+            f"{facts.winner.id} has no parents; it came from: {line[0]['operator']}",
+        )
     cut = line[-MOST_STEPS:]
     values = [_value(facts, row["candidate_id"]) for row in cut]
     rows, gains = [], []
@@ -60,13 +64,11 @@ def descent(facts: Facts) -> Section:
     )
     if len(cut) < len(line):
         caption += f" The last {MOST_STEPS} of {len(line)} are shown."
-    block = table(header, rows, numbers=(2, 3))
-    return Section(
-        "lineage",
-        topic,
-        finding,
-        [Plot(_figure(facts, cut, values), "", 320), block, paragraph(caption)],
-    )
+    body: list[Html | Plot] = [
+        Plot(_figure(facts, cut, values), caption, 320),
+        table(header, rows, numbers=(2, 3)),
+    ]
+    return Section("lineage", topic, finding, body)
 
 
 def _figure(facts: Facts, line: list[dict[str, object]], values: list[float | None]) -> go.Figure:

@@ -75,6 +75,14 @@ def cards(pairs: Iterable[tuple[str, str]]) -> Html:
     return Html(f'<div class="cards">{inner}</div>')
 
 
+def chips(pairs: Iterable[tuple[str, str]]) -> Html:
+    """Return names with what they may be, one after the other."""
+    inner = "".join(
+        f"<span><b>{escaped(name)}</b> {escaped(value)}</span>" for name, value in pairs
+    )
+    return Html(f'<div class="chips">{inner}</div>')
+
+
 def table(
     header: Sequence[str],
     rows: Iterable[Sequence[object]],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from html import unescape
 
 import numpy as np
@@ -9,6 +11,7 @@ import optuna
 import plotly.graph_objects as go
 import pyarrow as pa
 import pyarrow.compute as pc
+from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.visualization import plot_parallel_coordinate
 
 from evometa.records import Status
@@ -19,6 +22,7 @@ from evometa.report.ranking import operator_counts
 
 FEWEST = 20  # candidates below which an importance would be chance
 MOST_TRIALS = 1000
+BEST = 25  # candidates, at least, whose genes are held against all
 MOST_LINES = 250
 MOST_GENES = 15
 MOST_AXES = 8
@@ -31,19 +35,22 @@ def influence(facts: Facts) -> list[Section]:
         return [Section("genes", "Genes", few), operators(facts)]
     sample = facts.ok.take(spread(len(facts.ok), MOST_TRIALS))
     study = study_of(facts.name, sample, facts.objectives, text=escaped, varied=True)
-    importances = _importances(study, len(facts.objectives))
+    share = min(0.5, max(0.1, BEST / len(sample)))
+    importances = _importances(study, share)
     if not importances[0]:
         nothing = "No gene varies, so none can matter"
         return [Section("genes", "Genes", nothing), operators(facts)]
     best_first = list(importances[0])
     return [
-        _genes(facts, importances, len(sample)),
+        _genes(facts, importances, len(sample), share),
         operators(facts),
         _parallel(facts, best_first[:MOST_AXES]),
     ]
 
 
-def _importances(study: optuna.Study, objectives: int) -> list[dict[str, float]]:
+def _importances(study: optuna.Study, share: float) -> list[dict[str, float]]:
+    """Return for each objective the genes' importances, the largest first."""
+    evaluator = PedAnovaImportanceEvaluator(target_quantile=share)
     found = []
     for place, direction in enumerate(study.directions):
         # the evaluator takes lower targets for better
@@ -55,11 +62,11 @@ def _importances(study: optuna.Study, objectives: int) -> list[dict[str, float]]
             return sign * float(trial.values[place])
 
         with quiet():
-            found.append(optuna.importance.get_param_importances(study, target=target))
+            found.append(get_param_importances(study, evaluator=evaluator, target=target))
     return found
 
 
-def _genes(facts: Facts, importances: list[dict[str, float]], sample: int) -> Section:
+def _genes(facts: Facts, importances: list[dict[str, float]], sample: int, share: float) -> Section:
     names = list(importances[0])[:MOST_GENES]
     figure = go.Figure()
     for objective, shares in zip(facts.objectives, importances, strict=True):
@@ -75,8 +82,9 @@ def _genes(facts: Facts, importances: list[dict[str, float]], sample: int) -> Se
     figure.update_yaxes(showgrid=False)
     caption = (
         "PED-ANOVA (Watanabe et al., 2023), as Optuna computes it: how far a gene's values among "
-        "the best tenth differ from those of all. It sees what the search tried, where a good gene "
-        f"is tried more often. From {sample:,} of {len(facts.ok):,} candidates."
+        f"the best {share:.0%} differ from those of all. It sees what the search tried, where a "
+        f"good gene is tried more often. From {sample:,} of {len(facts.ok):,} candidates"
+        + (": few, so read it with care." if sample < 200 else ".")
     )
     top = next(iter(importances[0].items()))
     # the names are escaped already, for plotly; a heading escapes by itself
@@ -104,18 +112,40 @@ def _parallel(facts: Facts, names: list[str]) -> Section:
             target=lambda trial: trial.values[0],
             target_name=escaped(facts.primary),
         )
-    figure.update_layout(
-        title=None, plot_bgcolor=None, template=None, margin={"l": 60, "r": 40, "t": 40, "b": 60}
-    )
-    for trace in figure.data:
-        if trace.marker and trace.marker.colorbar:
-            trace.marker.colorbar.title = {"text": escaped(facts.primary)}
+    _recolour(figure, facts.objectives[facts.primary])
     caption = (
-        f"A line a candidate, through its values of the {len(present)} genes that matter most. "
-        f"{len(rows):,} of {len(facts.ok):,} candidates, from the best to the worst."
+        f"A line a candidate, through its values of the {len(present)} genes that matter most: the "
+        f"better the bluer, the worst grey. {len(rows):,} of {len(facts.ok):,} candidates."
     )
-    finding = "Where the good ones run: every candidate through its genes"
+    finding = _shared(study.trials, facts.objectives[facts.primary])
     return Section("parallel", "Parallel coordinates", finding, [Plot(figure, caption, 480)])
+
+
+def _shared(trials: Sequence[optuna.trial.FrozenTrial], direction: str) -> str:
+    """Say which value of a gene is more frequent among the best fifth than among all."""
+    ordered = sorted(trials, key=lambda t: t.values[0], reverse=direction == "max")
+    best = ordered[: max(5, len(ordered) // 5)]
+    lead, text = 0.0, ""
+    everywhere = Counter(pair for trial in ordered for pair in trial.params.items())
+    for (name, value), count in Counter(p for t in best for p in t.params.items()).items():
+        here, there = count / len(best), everywhere[name, value] / len(ordered)
+        if here - there > lead:
+            lead = here - there
+            text = f"{name} is {value} in {here:.0%} of the best fifth, in {there:.0%} of all"
+    return unescape(text) or "The good ones differ from the others in no single gene"
+
+
+def _recolour(figure: go.Figure, direction: str) -> None:
+    """Colour lines by rank, so that a few bad ones do not hide the others, for dark and light."""
+    lines = [trace for trace in figure.data if trace.mode == "lines" and trace.y[0] is not None]
+    figure.data = sorted(lines, key=lambda t: t.y[0] if direction == "max" else -t.y[0])
+    for place, trace in enumerate(figure.data):
+        share = (place + 1) / len(lines)
+        trace.line = {"color": "#3b82f6" if share > 0.5 else "#94a3b8", "width": 1 + share}
+        trace.opacity = 0.15 + 0.75 * share**3
+    figure.update_layout(title=None, plot_bgcolor=None, template=None, margin={"t": 30, "b": 60})
+    for note in figure.layout.annotations:
+        note.font.color = None
 
 
 def operators(facts: Facts) -> Section:

@@ -15,6 +15,7 @@ from evometa.report.page.document import (
     Plot,
     Section,
     cards,
+    chips,
     code,
     escaped,
     folded,
@@ -25,7 +26,7 @@ from evometa.report.page.facts import TOP, Facts, duration, number, said
 from evometa.report.ranking import Ranked
 from evometa.report.show import brief
 
-MOST_WORDS = 300
+MOST_LETTERS = 300
 
 
 def searched(facts: Facts) -> Section:
@@ -57,7 +58,7 @@ def searched(facts: Facts) -> Section:
                 (str(training.get("iterations", "unknown")), "meta-iterations each"),
             ]
         ),
-        table(["gene", "may be"], genes),
+        chips(genes),
         folded(
             "task, training, versions",
             table(["", ""], [*_flat("task", task), *_flat("training", training)]),
@@ -65,7 +66,8 @@ def searched(facts: Facts) -> Section:
             paragraph(f"Study file {study.get('file')}, sha256 {study.get('file_sha256')}"),
         ),
     ]
-    what = f"{len(genes)} genes of a joint space, on {task.get('name', 'a task')}: {aims}"
+    varied = sum(" | " in text or " to " in text for _, text in genes)
+    what = f"{varied} genes, searched together on {task.get('name', 'a task')}: {aims}"
     return Section("searched", "What was searched", what, body)
 
 
@@ -97,12 +99,12 @@ def won(facts: Facts) -> Section:
 
 def lead(facts: Facts) -> str:
     """The run in two sentences."""
-    failed = len(facts.final) - len(facts.ok)
+    failed = pc.sum(pc.not_equal(pc.cast(facts.final["status"], "string"), Status.OK.value)).as_py()
     if facts.winner is None:
         return f"{len(facts.final):,} candidates, none of which has succeeded."
     return (
         f"{_verdict(facts, facts.winner)}. {len(facts.final):,} candidates, of which "
-        f"{failed:,} failed or were reused; {int(facts.on_front.sum()):,} on the Pareto front."
+        f"{failed or 'none'} failed; {int(facts.on_front.sum()):,} on the Pareto front."
     )
 
 
@@ -181,7 +183,10 @@ def _ranking(facts: Facts) -> Html:
     costs = [] if "params" in names else ["params"]
     base = facts.baselines[0] if facts.baselines else None
     gains = [f"over {row.name}" for row in facts.baselines]
-    header = ["#", "candidate", *names, *costs, "seconds", *gains, "formula or genome"]
+    header = ["#", "candidate", *names, *costs, "seconds", *gains]
+    numbers = range(2, len(header))
+    several = len({said(row.genome) for row in facts.ranked}) > 1
+    header += [*(["update"] if several else []), "genome"]
     rows = []
     for row in facts.ranked:
         cells = [f"{'★ ' if row.on_front else ''}{row.rank}", facts.called(row.id)]
@@ -194,10 +199,11 @@ def _ranking(facts: Facts) -> Html:
             paired = facts.better_by(row.id, other.id)
             own = paired is None or row.id == other.id
             cells.append("" if own or paired is None else f"{paired[0]:+.3g} ± {paired[1]:.2g}")
-        cells.append(said(row.genome) or _short(brief(row.genome)))
+        cells += [formula for formula in [said(row.genome)] if several]
+        cells.append(_short(brief(row.genome), 150))
         rows.append(cells)
     marked = [place for place, row in enumerate(facts.ranked) if row.name]
-    block = table(header, rows, numbers=range(2, len(header) - 1), marked=marked)
+    block = table(header, rows, numbers=numbers, marked=marked)
     about = f"The {TOP} best by {facts.primary}, and the baselines. ★ is on the Pareto front."
     if base is not None:
         about += " “Over” is the paired improvement, with its 95 % interval."
@@ -238,5 +244,5 @@ def _flat(path: str, value: Any) -> list[tuple[str, str]]:
     return [(path, _short(str(value)))]
 
 
-def _short(text: str) -> str:
-    return text if len(text) <= MOST_WORDS else text[:MOST_WORDS] + " …"
+def _short(text: str, most: int = MOST_LETTERS) -> str:
+    return text if len(text) <= most else text[:most] + " …"

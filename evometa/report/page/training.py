@@ -41,7 +41,7 @@ def curves(facts: Facts) -> Section:
     figure.update_yaxes(title_text="meta-train loss (query set)")
     values = np.array([value for loss in ends.values() for value in loss])
     values = values[np.isfinite(values)]
-    if len(values) and values.min() > 0 and values.max() / values.min() > 30:
+    if len(values) and values.min() > 0 and values.max() / values.min() > 8:
         figure.update_yaxes(type="log")
     caption = f"The {CURVES} best, and dotted the baselines: mean loss of the training episodes."
     return Section("curves", topic, _still_falling(facts, ends), [Plot(figure, caption)])
@@ -85,8 +85,8 @@ def difficulty(facts: Facts) -> Section:
         else "The episodes, from the easiest to the hardest for the best."
     )
     if base is not None:
-        better = float(np.mean(sign * (scores - against) > 0))
-        finding = f"{winner.id} beats {base.name} in {better:.0%} of {len(scores):,} episodes"
+        better = int(np.sum(sign * (scores - against) > 0))
+        finding = f"{winner.id} beats {base.name} in {better:,} of {len(scores):,} episodes"
         _pairs_panel(figure, facts, scores, against, base)
         caption += f" Right: each dot an episode; {_side(facts)} the line {winner.id} is better."
     if len(scores) > MOST_EPISODES:
