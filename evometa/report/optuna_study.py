@@ -22,7 +22,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from evometa.records import Objectives, Status
 from evometa.report.genes import Gene, genes, is_number, values_of
 
-MOST_CATEGORIES = 50
+MOST_WORDS, FEW_WORDS = 50, 12  # different words of a gene, to keep it; to plot it
 FEW = 8  # different floats: a choice among numbers, not a range
 LOG_RATIO = 100.0  # positive genes that span more are on a logarithmic scale
 LARGEST = 2**53  # beyond, JSON readers round
@@ -45,7 +45,7 @@ def study_of(
         objectives: name to direction.
         storage: where it is kept; default in memory.
         text: applied to the names and words of genes, to escape them.
-        varied: leave out genes that have one value alone.
+        varied: leave out genes that have one value alone, or more than a dozen words.
     """
     with quiet():
         study = optuna.create_study(
@@ -73,7 +73,8 @@ def trials(
     distributions = {
         text(path): distribution
         for path, values in values_of(found).items()
-        if (distribution := _distribution(values, text)) and (len(values) > 1 or not varied)
+        if (distribution := _distribution(values, text, FEW_WORDS if varied else MOST_WORDS))
+        and (len(values) > 1 or not varied)
     }
     heavy = [n for n in ("scores", "steps", "parents", "network") if n in table.column_names]
     rows = (
@@ -114,11 +115,13 @@ def _trial(
     )
 
 
-def _distribution(values: Sequence[Any], text: Callable[[str], str]) -> BaseDistribution | None:
+def _distribution(
+    values: Sequence[Any], text: Callable[[str], str], most_words: int
+) -> BaseDistribution | None:
     """Return what holds all values of a gene; None for one with too many words."""
     if not is_number(list(values)):
-        words = [text(word) for word in values[: MOST_CATEGORIES + 1]]
-        return CategoricalDistribution(words) if len(words) <= MOST_CATEGORIES else None
+        few = len(values) <= most_words
+        return CategoricalDistribution([text(word) for word in values]) if few else None
     if len(values) <= FEW and any(isinstance(value, float) for value in values):
         return CategoricalDistribution([float(value) for value in values])
     low, high = values[0], values[-1]

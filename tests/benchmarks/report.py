@@ -27,7 +27,18 @@ STUDY = {
     "schema": 2,
     "file": "/studies/synthetic.py",
     "file_sha256": "0" * 64,
-    "space": {"kind": "struct"},
+    "space": {
+        "struct": {
+            "hidden": {"list": {"int": [8, 80], "step": 1}, "min": 2, "max": 2},
+            "rule": {
+                "struct": {
+                    "rate": {"float": [0.001, 1.0], "log": True},
+                    "steps": {"int": [1, 3], "step": 1},
+                    "order": {"choice": [1, 2], "branches": {}},
+                }
+            },
+        }
+    },
     "task": {"name": "Sinusoid", "shots": 10},
     "objectives": {"query_loss": "min", "params": "min"},
     "metrics": ["query_loss", "params", "macs"],

@@ -17,8 +17,8 @@ from evometa.report.page.document import (
     Section,
     cards,
     code,
-    escaped,
     folded,
+    label,
     paragraph,
     table,
 )
@@ -54,13 +54,13 @@ def failures(facts: Facts) -> Section:
     figure = go.Figure()
     names = [name for name, _ in counts.most_common()][::-1]
     figure.add_bar(
-        y=[escaped(name) for name in names],
+        y=[label(name) for name in names],
         x=[counts[name] for name in names],
         orientation="h",
         marker={"color": [COLOURS.get(name, "#94a3b8") for name in names]},
         hovertemplate="%{y}: %{x:,}<extra></extra>",
     )
-    figure.update_xaxes(title_text="evaluations", tickformat=",d")
+    figure.update_xaxes(title_text="evaluations", tickformat=",d", dtick=1 if most < 10 else None)
     figure.update_yaxes(showgrid=False)
     caption = "; ".join(f"{name}: {MEANING.get(name, 'unknown')}" for name in names[::-1]) + "."
     return Section(
@@ -140,9 +140,9 @@ def _figure(seconds: np.ndarray, status: np.ndarray, nodes: np.ndarray, facts: F
         mine = status == outcome
         figure.add_bar(
             x=[float(seconds[mine & (nodes == host)].sum()) for host in hosts],
-            y=[escaped(host) or "unknown" for host in hosts],
+            y=[label(host) or "unknown" for host in hosts],
             orientation="h",
-            name=escaped(outcome),
+            name=label(outcome),
             marker={"color": COLOURS.get(outcome, "#94a3b8")},
             hovertemplate="%{y}: %{x:,.4g} s<extra></extra>",
             row=1,

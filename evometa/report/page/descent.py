@@ -5,7 +5,7 @@ from __future__ import annotations
 import plotly.graph_objects as go
 import pyarrow.compute as pc
 
-from evometa.report.page.document import Html, Plot, Section, escaped, table
+from evometa.report.page.document import Html, Plot, Section, label, table
 from evometa.report.page.facts import Facts, number, said
 from evometa.report.ranking import lineage
 from evometa.report.show import differences
@@ -85,16 +85,16 @@ def _figure(facts: Facts, line: list[dict[str, object]], values: list[float | No
         error_y={"type": "data", "array": half, "thickness": 1.5, "width": 0}
         if facts.primary == facts.scored
         else None,
-        text=[escaped(row["operator"]) for row in line],
+        text=[label(row["operator"]) for row in line],
         hovertemplate="%{text}: %{y:.4g}<extra></extra>",
         showlegend=False,
     )
     figure.update_xaxes(
         tickvals=list(range(len(line))),
-        ticktext=[escaped(facts.called(str(row["candidate_id"]))) for row in line],
+        ticktext=[label(facts.called(str(row["candidate_id"]))) for row in line],
         title_text="from the first ancestor to the winner",
     )
-    figure.update_yaxes(title_text=escaped(facts.primary))
+    figure.update_yaxes(title_text=label(facts.primary))
     return figure
 
 

@@ -16,6 +16,9 @@ POLICY = (
     "img-src data: blob:; base-uri 'none'; form-action 'none'"
 )
 RELOAD_SECONDS = 5
+LONGEST_LABEL = 40
+LONGEST_TITLE = 90
+SHORT_CELL = 26  # characters that stay in one line of a table
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +55,22 @@ class Section:
 
 
 def escaped(value: object) -> str:
-    """Return text in which no character means anything to HTML, or to the labels of plotly."""
+    """Return text in which no character means anything to HTML."""
     return html.escape(str(value), quote=True)
+
+
+def label(value: object, most: int = LONGEST_LABEL) -> str:
+    """Return text, cut to a length, in which nothing means anything to the labels of plotly.
+
+    They know a few tags of HTML, and of its entities those of `<`, `>` and `&`.
+    """
+    return html.escape(cut(value, most), quote=False)
+
+
+def cut(value: object, most: int) -> str:
+    """Return a text of at most `most` characters, and a sign where something is missing."""
+    text = str(value)
+    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def paragraph(text: str, kind: str = "caption") -> Html:
@@ -69,7 +86,8 @@ def code(text: str) -> Html:
 def cards(pairs: Iterable[tuple[str, str]]) -> Html:
     """Return figures with what they are, side by side."""
     inner = "".join(
-        f'<div class="card"><b>{escaped(value)}</b><span>{escaped(name)}</span></div>'
+        f'<div class="card"><b>{escaped(cut(value, LONGEST_LABEL))}</b>'
+        f"<span>{escaped(name)}</span></div>"
         for value, name in pairs
     )
     return Html(f'<div class="cards">{inner}</div>')
@@ -99,11 +117,13 @@ def table(
         marked: rows that stand out.
     """
 
+    def cell(value: object, place: int, tag: str) -> str:
+        length = len(str(value))
+        kind = "number" if place in numbers else "short" if length <= SHORT_CELL else "long"
+        return f"<{tag} class={kind}>{escaped(value)}</{tag}>"
+
     def row(cells: Sequence[object], tag: str) -> str:
-        return "".join(
-            f"<{tag}{' class=number' if place in numbers else ''}>{escaped(cell)}</{tag}>"
-            for place, cell in enumerate(cells)
-        )
+        return "".join(cell(value, place, tag) for place, value in enumerate(cells))
 
     body = "".join(
         f"<tr{' class=mark' if place in marked else ''}>{row(cells, 'td')}</tr>"

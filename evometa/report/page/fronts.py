@@ -9,7 +9,7 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from evometa.report.page.document import Plot, Section, escaped
+from evometa.report.page.document import LONGEST_TITLE, Plot, Section, label
 from evometa.report.page.facts import Facts, Indices, genome_of, is_baseline, number, said
 from evometa.report.show import brief
 
@@ -56,6 +56,8 @@ def _finding(facts: Facts, members: Indices) -> str:
         return f"{text}; none is as good in {first} as {base[0].name}"
     least = good[np.argmin(facts.losses[good, 1])]
     there = facts.ok[second][int(least)].as_py()
+    if there == base[0].values[second]:
+        return f"{text}; none as good in {first} as {base[0].name} is better in {second}"
     return (
         f"{text}; {base[0].name}'s {first} can be had with {second} {number(there)} where it has "
         f"{number(base[0].values[second])}"
@@ -67,13 +69,13 @@ def _hover(facts: Facts, shown: Indices) -> list[str]:
     lines = []
     for row in rows:
         genome = genome_of(row)
-        parts = [f"<b>{escaped(facts.called(row['candidate_id']))}</b>", *_wrapped(said(genome))]
+        parts = [f"<b>{label(facts.called(row['candidate_id']))}</b>", *_wrapped(said(genome))]
         lines.append("<br>".join([*parts, *_wrapped(brief(genome))]))
     return lines
 
 
 def _wrapped(text: str) -> list[str]:
-    return [escaped(line) for line in textwrap.wrap(text, LINE)[:12]]
+    return [label(line, LINE) for line in textwrap.wrap(text, LINE)[:12]]
 
 
 def _panel(
@@ -103,7 +105,7 @@ def _panel(
             showlegend=column == 1,
             text=[hover[place] for place in places],
             hovertemplate="%{text}<br>"
-            + f"{escaped(vertical)} %{{y:.4g}}, {escaped(horizontal)} %{{x:,.6g}}<extra></extra>",
+            + f"{label(vertical)} %{{y:.4g}}, {label(horizontal)} %{{x:,.6g}}<extra></extra>",
             row=1,
             col=column,
         )
@@ -125,6 +127,6 @@ def _panel(
     ):
         direction = {"min": " (less is better)", "max": " (more is better)"}
         title = name + direction.get(facts.objectives.get(name, ""), "")
-        update(title_text=escaped(title), row=1, col=column)
+        update(title_text=label(title, LONGEST_TITLE), row=1, col=column)
         if values.min() > 0 and values.max() / values.min() > LOG_RATIO:
             update(type="log", row=1, col=column)

@@ -16,7 +16,7 @@ from optuna.visualization import plot_parallel_coordinate
 
 from evometa.records import Status
 from evometa.report.optuna_study import quiet, study_of
-from evometa.report.page.document import Plot, Section, escaped, paragraph, table
+from evometa.report.page.document import LONGEST_TITLE, Html, Plot, Section, label, paragraph, table
 from evometa.report.page.facts import Facts, Floats, spread
 from evometa.report.ranking import operator_counts
 
@@ -26,6 +26,8 @@ BEST = 25  # candidates, at least, whose genes are held against all
 MOST_LINES = 250
 MOST_GENES = 15
 MOST_AXES = 8
+FREQUENT = 0.3
+ENOUGH = 5  # children, to tell how good an operator is
 
 
 def influence(facts: Facts) -> list[Section]:
@@ -34,7 +36,7 @@ def influence(facts: Facts) -> list[Section]:
         few = f"Too few candidates to tell which genes matter: {len(facts.ok)} of {FEWEST}"
         return [Section("genes", "Genes", few), operators(facts)]
     sample = facts.ok.take(spread(len(facts.ok), MOST_TRIALS))
-    study = study_of(facts.name, sample, facts.objectives, text=escaped, varied=True)
+    study = study_of(facts.name, sample, facts.objectives, text=_name, varied=True)
     share = min(0.5, max(0.1, BEST / len(sample)))
     importances = _importances(study, share)
     if not importances[0]:
@@ -46,6 +48,11 @@ def influence(facts: Facts) -> list[Section]:
         operators(facts),
         _parallel(facts, best_first[:MOST_AXES]),
     ]
+
+
+def _name(text: str) -> str:
+    """Return a gene's name or word whole: cut, two might be the same."""
+    return label(text, len(text))
 
 
 def _importances(study: optuna.Study, share: float) -> list[dict[str, float]]:
@@ -74,7 +81,7 @@ def _genes(facts: Facts, importances: list[dict[str, float]], sample: int, share
             y=names[::-1],
             x=[shares.get(name, 0.0) for name in names[::-1]],
             orientation="h",
-            name=escaped(objective),
+            name=label(objective),
             hovertemplate="%{y}: %{x:.1%}<extra></extra>",
         )
     figure.update_layout(barmode="group", bargap=0.3)
@@ -87,7 +94,7 @@ def _genes(facts: Facts, importances: list[dict[str, float]], sample: int, share
         + (": few, so read it with care." if sample < 200 else ".")
     )
     top = next(iter(importances[0].items()))
-    # the names are escaped already, for plotly; a heading escapes by itself
+    # the names are label already, for plotly; a heading escapes by itself
     gene = unescape(top[0])
     finding = f"{gene} matters most for {facts.primary}: {top[1]:.0%} of the importance"
     height = 120 + (14 + 11 * len(importances)) * len(names)
@@ -101,7 +108,7 @@ def _parallel(facts: Facts, names: list[str]) -> Section:
         facts.name,
         facts.ok.take(rows),
         {facts.primary: facts.objectives[facts.primary]},
-        text=escaped,
+        text=label,
         varied=True,
     )
     present = [name for name in names if any(name in trial.params for trial in study.trials)]
@@ -110,7 +117,7 @@ def _parallel(facts: Facts, names: list[str]) -> Section:
             study,
             params=present,
             target=lambda trial: trial.values[0],
-            target_name=escaped(facts.primary),
+            target_name=label(facts.primary),
         )
     _recolour(figure, facts.objectives[facts.primary])
     caption = (
@@ -129,7 +136,7 @@ def _shared(trials: Sequence[optuna.trial.FrozenTrial], direction: str) -> str:
     everywhere = Counter(pair for trial in ordered for pair in trial.params.items())
     for (name, value), count in Counter(p for t in best for p in t.params.items()).items():
         here, there = count / len(best), everywhere[name, value] / len(ordered)
-        if here - there > lead:
+        if here >= FREQUENT and here - there > lead:
             lead = here - there
             text = f"{name} is {value} in {here:.0%} of the best fifth, in {there:.0%} of all"
     return unescape(text) or "The good ones differ from the others in no single gene"
@@ -155,22 +162,26 @@ def operators(facts: Facts) -> Section:
     if not counts:
         return Section("operators", topic, "No candidate has been made from another one")
     gains = child_gains(facts)
-    ordered = sorted(counts, key=lambda name: -counts[name][1] / counts[name][0])
+    ordered = sorted(
+        counts, key=lambda name: (counts[name][0] < ENOUGH, -counts[name][1] / counts[name][0])
+    )
     figure = go.Figure()
     for name in ordered:
         values = gains.get(name, np.zeros(0))
         figure.add_box(
             y=values[spread(len(values), 2000)],
-            name=escaped(name),
+            name=label(name),
             boxpoints=False,
             showlegend=False,
         )
     figure.add_hline(y=0, line={"dash": "dot", "width": 1.5, "color": "#94a3b8"})
     everything = np.concatenate([np.zeros(1), *gains.values()])
-    low, high = np.quantile(everything, [0.03, 0.97])
+    low, high = np.quantile(everything, [0.1, 0.9])
     if low < high:
         figure.update_yaxes(range=[low - 0.1 * (high - low), high + 0.1 * (high - low)])
-    figure.update_yaxes(title_text=escaped(f"improvement of {facts.primary} over the parent"))
+    figure.update_yaxes(
+        title_text=label(f"improvement of {facts.primary} over the parent", LONGEST_TITLE)
+    )
     caption = (
         f"Above the dotted line, the child has a better {facts.primary} than its (first) parent. "
         "Boxes hold the middle half; whiskers may leave the frame."
@@ -181,18 +192,17 @@ def operators(facts: Facts) -> Section:
         median = f"{np.median(gains[name]):+.3g}" if name in gains else ""
         rows.append((name, f"{uses:,}", f"{wins:,}", f"{wins / uses:.0%}", median))
     header = ["operator", "children", "better than the parent", "share", "median improvement"]
-    best = ordered[0]
-    share = counts[best][1] / counts[best][0]
-    return Section(
-        "operators",
-        topic,
-        f"{best} makes better children most often: {share:.0%} of {counts[best][0]:,}",
-        [
-            Plot(figure, caption, 380),
-            table(header, rows, numbers=(1, 2, 3, 4)),
-            paragraph("Better: nowhere worse than the parent, and somewhere better."),
-        ],
-    )
+    uses, wins = counts[ordered[0]]
+    finding = f"{ordered[0]} makes better children most often: {wins / uses:.0%} of {uses:,}"
+    if uses < ENOUGH:
+        finding = "No operator has made enough children to be judged"
+    about = "Better: nowhere worse than the parent, and somewhere better."
+    body: list[Html | Plot] = [
+        Plot(figure, caption, 380),
+        table(header, rows, numbers=(1, 2, 3, 4)),
+        paragraph(about),
+    ]
+    return Section("operators", topic, finding, body)
 
 
 def child_gains(facts: Facts) -> dict[str, Floats]:

@@ -11,14 +11,17 @@ import pyarrow.compute as pc
 
 from evometa.records import Status
 from evometa.report.page.document import (
+    LONGEST_LABEL,
+    LONGEST_TITLE,
     Html,
     Plot,
     Section,
     cards,
     chips,
     code,
-    escaped,
+    cut,
     folded,
+    label,
     paragraph,
     table,
 )
@@ -27,6 +30,7 @@ from evometa.report.ranking import Ranked
 from evometa.report.show import brief
 
 MOST_LETTERS = 300
+LONGEST_GENOME = 150
 
 
 def searched(facts: Facts) -> Section:
@@ -66,8 +70,9 @@ def searched(facts: Facts) -> Section:
             paragraph(f"Study file {study.get('file')}, sha256 {study.get('file_sha256')}"),
         ),
     ]
-    varied = sum(" | " in text or " to " in text for _, text in genes)
-    what = f"{varied} genes, searched together on {task.get('name', 'a task')}: {aims}"
+    varied = sum(any(mark in text for mark in (" | ", " to ", "expression")) for _, text in genes)
+    start = f"{varied} genes, searched together" if varied else "Searched"
+    what = f"{start} on {task.get('name', 'a task')}: {aims}"
     return Section("searched", "What was searched", what, body)
 
 
@@ -90,6 +95,7 @@ def won(facts: Facts) -> Section:
         ),
         Plot(_intervals(facts), _intervals_caption(facts), 80 + 30 * len(facts.ranked)),
         _ranking(facts),
+        *_against(facts, winner),
         folded(f"genome of {winner.id}", code(json.dumps(winner.genome, indent=1))),
     ]
     if formula:
@@ -116,7 +122,7 @@ def _verdict(facts: Facts, winner: Ranked) -> str:
     if base is None:
         return f"{winner.id} is best, with {value}; there is no baseline to compare with"
     if base.id == winner.id:
-        return f"The baseline {winner.name} is still the best, with {value}"
+        return f"The baseline {winner.name} is still the best, with {value}" + _next(facts, winner)
     paired = facts.better_by(winner.id, base.id)
     if paired is None:
         return f"{winner.id} is best, with {value}; it shares no episodes with {base.name}"
@@ -124,6 +130,14 @@ def _verdict(facts: Facts, winner: Ranked) -> str:
     sure = "ahead of" if mean > half else "behind" if -mean > half else "not clearly ahead of"
     what = "" if facts.primary == facts.scored else f" in {facts.scored}"
     return f"{winner.id}, with {value}, is {sure} {base.name}{what}: {mean:+.3g} ± {half:.2g}"
+
+
+def _next(facts: Facts, base: Ranked) -> str:
+    """The best candidate where a baseline is better."""
+    best = next((row for row in facts.ranked if not row.name), None)
+    if best is None:
+        return ""
+    return f"; the best candidate, {best.id}, differs by {_paired(facts, best, base) or 'unknown'}"
 
 
 def _intervals(facts: Facts) -> go.Figure:
@@ -136,7 +150,8 @@ def _intervals(facts: Facts) -> go.Figure:
         pairs = [(row, point) for row, point in pairs if point is not None]
         figure.add_scatter(
             x=[point[0] for _, point in pairs if point],
-            y=[escaped(facts.called(row.id)) for row, _ in pairs],
+            y=[rows.index(row) for row, _ in pairs],
+            text=[label(facts.called(row.id)) for row, _ in pairs],
             error_x={
                 "type": "data",
                 "array": [point[1] for _, point in pairs if point],
@@ -146,16 +161,16 @@ def _intervals(facts: Facts) -> go.Figure:
             mode="markers",
             marker={"size": 10, "color": colour, "symbol": "diamond" if group else "circle"},
             name="baselines" if group else "candidates",
-            hovertemplate="%{y}: %{x:.4g} ± %{error_x.array:.2g}<extra></extra>",
+            hovertemplate="%{text}: %{x:.4g} ± %{error_x.array:.2g}<extra></extra>",
         )
     title = f"{facts.scored}, mean over episodes"
     if base is not None:
         figure.add_vline(x=0, line={"dash": "dot", "width": 1.5, "color": "#f59e0b"})
         title = f"improvement of {facts.scored} over {base.name}, on the same episodes"
-    figure.update_xaxes(title_text=escaped(title))
+    figure.update_xaxes(title_text=label(title, LONGEST_TITLE))
     figure.update_yaxes(
-        categoryorder="array",
-        categoryarray=[escaped(facts.called(row.id)) for row in rows],
+        tickvals=list(range(len(rows))),
+        ticktext=[label(facts.called(row.id)) for row in rows],
         showgrid=False,
         range=[-0.7, len(rows) - 0.3],
     )
@@ -182,11 +197,11 @@ def _ranking(facts: Facts) -> Html:
     names = list(facts.objectives)
     costs = [] if "params" in names else ["params"]
     base = facts.baselines[0] if facts.baselines else None
-    gains = [f"over {row.name}" for row in facts.baselines]
+    gains = [] if base is None else [f"over {cut(base.name, LONGEST_LABEL)}"]
     header = ["#", "candidate", *names, *costs, "seconds", *gains]
     numbers = range(2, len(header))
     several = len({said(row.genome) for row in facts.ranked}) > 1
-    header += [*(["update"] if several else []), "genome"]
+    header += ["update" if several else "genome"]
     rows = []
     for row in facts.ranked:
         cells = [f"{'★ ' if row.on_front else ''}{row.rank}", facts.called(row.id)]
@@ -195,12 +210,8 @@ def _ranking(facts: Facts) -> Html:
             cells.append(number(row.values[name]) + interval)
         cells += [f"{row.params:,}" for _ in costs]
         cells.append(f"{row.seconds:.3g}")
-        for other in facts.baselines:
-            paired = facts.better_by(row.id, other.id)
-            own = paired is None or row.id == other.id
-            cells.append("" if own or paired is None else f"{paired[0]:+.3g} ± {paired[1]:.2g}")
-        cells += [formula for formula in [said(row.genome)] if several]
-        cells.append(_short(brief(row.genome), 150))
+        cells += [_paired(facts, row, base) for _ in gains]
+        cells.append(said(row.genome) if several else cut(brief(row.genome), LONGEST_GENOME))
         rows.append(cells)
     marked = [place for place, row in enumerate(facts.ranked) if row.name]
     block = table(header, rows, numbers=numbers, marked=marked)
@@ -210,10 +221,28 @@ def _ranking(facts: Facts) -> Html:
     return Html(block.text + paragraph(about).text)
 
 
+def _paired(facts: Facts, row: Ranked, base: Ranked | None) -> str:
+    paired = None if base is None or base.id == row.id else facts.better_by(row.id, base.id)
+    return "" if paired is None else f"{paired[0]:+.3g} ± {paired[1]:.2g}"
+
+
+def _against(facts: Facts, winner: Ranked) -> list[Html]:
+    """The winner against each baseline, where there are several."""
+    others = [base for base in facts.baselines if base.id != winner.id]
+    if len(others) < 2:
+        return []
+    rows = [
+        (base.name, number(base.values[facts.primary]), _paired(facts, winner, base))
+        for base in others
+    ]
+    header = ["baseline", facts.primary, f"{facts.called(winner.id)} is better by"]
+    return [table(header, rows, numbers=(1, 2))]
+
+
 def _leaves(space: Any, path: str) -> Iterator[tuple[str, str]]:
     """Yield path and range of each gene of a space that describes itself."""
     if not isinstance(space, Mapping) or not space:
-        yield path or "genome", _short(json.dumps(space))
+        yield path or "genome", cut(json.dumps(space), MOST_LETTERS)
         return
     kind, inner = next(iter(space.items()))
     if kind == "struct" and isinstance(inner, Mapping):
@@ -227,11 +256,17 @@ def _leaves(space: Any, path: str) -> Iterator[tuple[str, str]]:
         yield path, f"{inner[0]} to {inner[1]}{step}{', logarithmic' if space.get('log') else ''}"
     elif kind == "choice" and isinstance(inner, list):
         branches = space.get("branches") or {}
-        yield path, _short(" | ".join([brief(value) for value in inner] + list(branches)))
+        yield (
+            path,
+            cut(" | ".join([brief(value) for value in inner] + list(branches)), MOST_LETTERS),
+        )
         for name, branch in branches.items():
             yield from _leaves(branch, f"{path}.{name}")
+    elif kind == "tree" and isinstance(inner, list):
+        words = [str(word[0]) for word in inner if isinstance(word, list) and word]
+        yield path, cut(f"an expression of {', '.join(words)}", MOST_LETTERS)
     else:
-        yield path, _short(json.dumps(space))
+        yield path, cut(json.dumps(space), MOST_LETTERS)
 
 
 def _flat(path: str, value: Any) -> list[tuple[str, str]]:
@@ -241,8 +276,4 @@ def _flat(path: str, value: Any) -> list[tuple[str, str]]:
             for key, inner in value.items()
             for line in _flat(f"{path}.{key}" if path else str(key), inner)
         ]
-    return [(path, _short(str(value)))]
-
-
-def _short(text: str, most: int = MOST_LETTERS) -> str:
-    return text if len(text) <= most else text[:most] + " …"
+    return [(path, cut(value, MOST_LETTERS))]

@@ -7,11 +7,13 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from evometa.report.page.document import Plot, Section, escaped, paragraph
+from evometa.report.page.document import LONGEST_TITLE, Plot, Section, label, paragraph
 from evometa.report.page.facts import Facts, Floats, Indices, duration, spread
 from evometa.report.ranking import front
 
 CHECKPOINTS = 100  # at which the hypervolume is computed
+SHOWN = (0.02, 0.9)  # quantiles that the frame holds at least
+LOG_RATIO = 50.0
 REFERENCE = 0.9  # quantile of the objectives beyond which nothing counts
 
 
@@ -51,7 +53,7 @@ def _panels(left: str) -> go.Figure:
     figure = make_subplots(1, 2, shared_yaxes=True, horizontal_spacing=0.04)
     figure.update_xaxes(title_text="evaluations", col=1)
     figure.update_xaxes(title_text="device-seconds", col=2)
-    figure.update_yaxes(title_text=escaped(left), col=1)
+    figure.update_yaxes(title_text=label(left, LONGEST_TITLE), col=1)
     return figure
 
 
@@ -66,7 +68,7 @@ def _best_plot(facts: Facts, best: Floats, evaluations: Indices, seconds: Floats
         figure.add_scatter(
             x=clock[shown],
             y=values[shown],
-            customdata=[escaped(i) for i in ids[shown]],
+            customdata=[label(i) for i in ids[shown]],
             mode="markers",
             marker={"size": 4, "color": "#94a3b8", "opacity": 0.55},
             name="candidates",
@@ -85,35 +87,40 @@ def _best_plot(facts: Facts, best: Floats, evaluations: Indices, seconds: Floats
             row=1,
             col=column,
         )
-    for base in facts.baselines[:3]:
-        figure.add_hline(
-            y=base.values[facts.primary],
-            line={"dash": "dot", "width": 1.5, "color": "#f59e0b"},
-            annotation={"text": escaped(base.name), "font": {"color": "#f59e0b"}},
-            col=2,
-        )
-        figure.add_hline(
-            y=base.values[facts.primary],
-            line={"dash": "dot", "width": 1.5, "color": "#f59e0b"},
-            col=1,
-        )
+    for base, dash in zip(facts.baselines, ("dot", "dash", "dashdot"), strict=False):
+        for column, clock in ((1, evaluations), (2, seconds)):
+            figure.add_scatter(
+                x=[0, clock[-1]],
+                y=[base.values[facts.primary]] * 2,
+                mode="lines",
+                line={"dash": dash, "width": 1.5, "color": "#f59e0b"},
+                name=label(base.name),
+                showlegend=column == 1,
+                row=1,
+                col=column,
+            )
     cut = _focus(figure, values, [base.values[facts.primary] for base in facts.baselines])
-    caption = "Each dot a candidate, the line the best so far, dotted the baselines."
+    caption = "Each dot a candidate, the blue line the best so far."
     return Plot(figure, caption + cut + facts.drawn_of(len(shown)))
 
 
 def _focus(figure: go.Figure, values: Floats, also: list[float]) -> str:
-    """Show what is between the quantiles and the best, where a few values are far off."""
+    """Show what most candidates reach, where a few are far off; say how many are outside."""
     finite = values[np.isfinite(values)]
-    low, high = np.quantile(finite, [0.02, 0.98])
+    low, high = (float(q) for q in np.quantile(finite, [SHOWN[0], SHOWN[1]]))
+    best, worst = float(finite.min()), float(finite.max())
     low, high = min([low, *also]), max([high, *also])
-    best, worst = finite.min(), finite.max()
+    logarithmic = best > 0 and high / best > LOG_RATIO
+    if logarithmic:
+        figure.update_yaxes(type="log")
+        low, high, best, worst = (float(np.log10(v)) for v in (low, high, best, worst))
     low = best if best > low - (high - low) else low
     high = worst if worst < high + (high - low) else high
     if low < high:
         margin = 0.06 * (high - low)
         figure.update_yaxes(range=[low - margin, high + margin])
-    hidden = int(((finite < low) | (finite > high)).sum())
+    shown = np.log10(finite) if logarithmic else finite
+    hidden = int(((shown < low) | (shown > high)).sum())
     return f" Outside the frame: {hidden:,} of them; double-click shows all." if hidden else ""
 
 

@@ -11,7 +11,7 @@ from plotly.subplots import make_subplots
 from scipy.stats import kendalltau, spearmanr
 
 from evometa.records import Status
-from evometa.report.page.document import Plot, Section, escaped, table
+from evometa.report.page.document import LONGEST_TITLE, Plot, Section, label, table
 from evometa.report.page.facts import MOST_DRAWN, Facts, Floats, spread
 
 FEWEST = 3
@@ -43,8 +43,12 @@ def agreement(facts: Facts) -> Section:
             row=1,
             col=column,
         )
-        figure.update_xaxes(title_text=escaped(f"{facts.primary} at rung {low}"), col=column)
-        figure.update_yaxes(title_text=escaped(f"{facts.primary} at rung {high}"), col=column)
+        figure.update_xaxes(
+            title_text=label(f"{facts.primary} at rung {low}", LONGEST_TITLE), col=column
+        )
+        figure.update_yaxes(
+            title_text=label(f"{facts.primary} at rung {high}", LONGEST_TITLE), col=column
+        )
     worst = min(taus)
     word = "agree well" if worst > 0.7 else "agree in part" if worst > 0.4 else "hardly agree"
     caption = (
@@ -54,7 +58,7 @@ def agreement(facts: Facts) -> Section:
     return Section(
         "rungs",
         topic,
-        f"Adjacent rungs {word}: Kendall's tau is {worst:.2f} or more",
+        f"Adjacent rungs {word}: Kendall's tau is {worst:.2f}{' or more' if len(taus) > 1 else ''}",
         [
             Plot(figure, caption),
             table(

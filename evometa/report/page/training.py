@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from plotly.subplots import make_subplots
 
-from evometa.report.page.document import Plot, Section, escaped
+from evometa.report.page.document import LONGEST_TITLE, Plot, Section, label
 from evometa.report.page.facts import Facts, spread
 from evometa.report.ranking import Ranked
 
@@ -33,7 +33,7 @@ def curves(facts: Facts) -> Section:
             y=loss,
             mode="lines",
             line={"width": 2, "dash": "dot" if row.name else "solid"},
-            name=escaped(facts.called(row.id)),
+            name=label(facts.called(row.id)),
         )
     if not ends:
         return Section("curves", topic, "No learning curves have been recorded")
@@ -123,12 +123,12 @@ def _sorted_panel(figure: go.Figure, facts: Facts, winner: Ranked, base: Ranked 
                 y=np.array(facts.scores(row.id))[order],
                 mode="lines",
                 line={"width": 1.6, "color": colour},
-                name=escaped(facts.called(row.id)),
+                name=label(facts.called(row.id)),
                 row=1,
                 col=1,
             )
     figure.update_xaxes(title_text="episodes, easy to hard", tickformat=".0%", row=1, col=1)
-    figure.update_yaxes(title_text=escaped(facts.scored), row=1, col=1)
+    figure.update_yaxes(title_text=label(facts.scored), row=1, col=1)
 
 
 def _pairs_panel(
@@ -149,9 +149,13 @@ def _pairs_panel(
         row=1,
         col=2,
     )
-    figure.update_xaxes(title_text=escaped(f"{facts.scored} of {base.name}"), row=1, col=2)
+    figure.update_xaxes(
+        title_text=label(f"{facts.scored} of {base.name}", LONGEST_TITLE), row=1, col=2
+    )
     winner = facts.winner.id if facts.winner else ""
-    figure.update_yaxes(title_text=escaped(f"{facts.scored} of {winner}"), row=1, col=2)
+    figure.update_yaxes(
+        title_text=label(f"{facts.scored} of {winner}", LONGEST_TITLE), row=1, col=2
+    )
 
 
 def _row(facts: Facts, candidate_id: str) -> pa.Table:
