@@ -34,7 +34,27 @@ HEAVY = {
         "search/nsga2.py",
         "space/tree_operators.py",
     },
-    "optuna": {"search/tpe.py"},
+    "optuna": {
+        "search/tpe.py",
+        "report/optuna_study.py",
+        "report/convert.py",
+        "report/page/influence.py",
+    },
+    "plotly": {
+        f"report/page/{name}.py"
+        for name in (
+            "costs",
+            "descent",
+            "document",
+            "fronts",
+            "influence",
+            "overview",
+            "progress",
+            "rungs",
+            "training",
+        )
+    },
+    "tensorboardX": {"report/convert.py"},
 }
 TORCH_ROOMS = {"network", "rule", "task", "learner", "evaluate", "check"}
 
@@ -102,7 +122,7 @@ print(Evaluator(study)([Candidate(0, {'w': 3}, 0)])[0].status)
 def test_evometa_alone_loads_nothing_heavy():
     code = (
         "import sys, evometa, evometa.search\n"
-        "print([m for m in ('torch', 'ray', 'deap', 'optuna') if m in sys.modules])"
+        "print([m for m in ('torch', 'ray', 'deap', 'optuna', 'plotly') if m in sys.modules])"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.stdout.strip() == "[]", result.stdout + result.stderr

@@ -20,6 +20,7 @@ from evometa.errors import EvometaError
 from evometa.records import Objectives, Status
 from evometa.report.optuna_study import study_of
 from evometa.report.ranking import rank
+from evometa.report.rungs import highest_rungs
 
 BATCH = 1024
 CURVES = 10  # of the best candidates
@@ -52,7 +53,8 @@ def write(kind: str, file: Path, name: str, study: Mapping[str, Any], table: pa.
 def to_optuna(file: Path, name: str, study: Mapping[str, Any], table: pa.Table) -> None:
     """Write a journal file with one study, as `optuna-dashboard FILE` opens it."""
     logs = _Logs()
-    study_of(name, _filled(table, study), study["objectives"], storage=JournalStorage(logs))
+    rows = highest_rungs(_filled(table, study))
+    study_of(name, rows, study["objectives"], storage=JournalStorage(logs))
     JournalFileBackend(str(file)).append_logs(logs.kept)
 
 
@@ -63,7 +65,7 @@ def to_tensorboard(file: Path, name: str, study: Mapping[str, Any], table: pa.Ta
     curves the meta-iteration.
     """
     objectives: Objectives = study["objectives"]
-    ok = _filled(table, study)
+    ok = highest_rungs(_filled(table, study))
     ok = ok.filter(pc.equal(pc.cast(ok["status"], pa.string()), Status.OK.value))
     steps = ok["number"].to_pylist()
     times = (pc.cast(ok["started_at"], pa.int64()).to_numpy() / 1e6).tolist()
@@ -76,10 +78,12 @@ def to_tensorboard(file: Path, name: str, study: Mapping[str, Any], table: pa.Ta
                 _scalars(writer, f"{title}/{objective}", steps, column.tolist(), times)
         _scalars(writer, "seconds", steps, ok["seconds"].to_pylist(), times)
     for row in rank(ok, objectives, scored=study["metrics"][0], n=CURVES):
-        points = ok.filter(pc.equal(ok["candidate_id"], row.id))["curve"][0].as_py() or []
-        with SummaryWriter(str(file / row.id)) as writer:
-            for point in points:
-                writer.add_scalar("meta-train loss", point["loss"], point["iteration"])
+        mine = ok.filter(pc.equal(ok["candidate_id"], row.id)).select(["number", "curve"])
+        number, points = mine.to_pylist()[0].values()
+        # named by its number: an id is text of the run, and might be a path
+        with SummaryWriter(str(file / f"c{number:06d}")) as writer:
+            for point in points or []:
+                writer.add_scalar("meta_train_loss", point["loss"], point["iteration"])
 
 
 def to_csv(file: Path, name: str, study: Mapping[str, Any], table: pa.Table) -> None:

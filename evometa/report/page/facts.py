@@ -17,6 +17,7 @@ from evometa.errors import EvometaError
 from evometa.records import Genome, Objectives, Status
 from evometa.report.ranking import SEED, Ranked, front, gain, rank
 from evometa.report.rules import rule_of
+from evometa.report.rungs import highest_rungs
 from evometa.rule import formula
 
 Floats = npt.NDArray[np.float64]
@@ -79,12 +80,7 @@ class Facts:
     @cached_property
     def final(self) -> pa.Table:
         """One row a candidate, that of its highest rung, in the order of telling."""
-        rung, number = (self.rows[name].to_numpy() for name in ("rung", "number"))
-        if not rung.any():
-            return self.rows
-        order = np.lexsort((rung, number))
-        last = np.append(np.diff(number[order]) != 0, True)
-        return self.rows.take(pa.array(np.sort(order[last])))
+        return highest_rungs(self.rows)
 
     @cached_property
     def ok(self) -> pa.Table:
