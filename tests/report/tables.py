@@ -71,11 +71,13 @@ def rungs(rows=60):
     run = ordinary(rows)
     again = run.table.filter(pa.array([n % 2 == 0 for n in range(rows)]))
     losses = [None if v is None else v / 2 for v in again["query_loss"].to_pylist()]
+    longer = [scores * 2 for scores in again["scores"].to_pylist()]  # on more episodes
     again = changed(
         again,
         rung=[1] * len(again),
         told=[rows + n for n in range(len(again))],
         query_loss=losses,
+        scores=longer,
     )
     run.table = pa.concat_tables([run.table, again])
     return run

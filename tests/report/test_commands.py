@@ -77,3 +77,20 @@ def test_a_live_report_of_a_finished_run_is_written_once(tmp_path):
     run = write(tmp_path / "run", ordinary(4))
     evometa("report", run, "--live")
     assert 'http-equiv="refresh"' not in (run / "report.html").read_text()
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory):
+    return write(tmp_path_factory.mktemp("large") / "run", ordinary(100_000))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("kind", ["report", "optuna", "tensorboard", "csv", "json"])
+def test_a_hundred_thousand_rows_are_no_trouble(kind, large, tmp_path):
+    if kind == "report":
+        evometa("report", large, "--out", tmp_path / "out")
+        assert (tmp_path / "out").stat().st_size < 2e7
+    else:
+        evometa("convert", large, tmp_path / "out", "--to", kind)
+        assert (tmp_path / "out").exists()

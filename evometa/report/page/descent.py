@@ -5,6 +5,7 @@ from __future__ import annotations
 import plotly.graph_objects as go
 import pyarrow.compute as pc
 
+from evometa.records import mean_interval
 from evometa.report.page.document import Html, Plot, Section, label, table
 from evometa.report.page.facts import Facts, number, said
 from evometa.report.ranking import lineage
@@ -72,9 +73,7 @@ def descent(facts: Facts) -> Section:
 
 
 def _figure(facts: Facts, line: list[dict[str, object]], values: list[float | None]) -> go.Figure:
-    half = [
-        next((r.interval for r in facts.ranked if r.id == row["candidate_id"]), 0.0) for row in line
-    ]
+    half = [mean_interval(facts.scores(str(row["candidate_id"])))[1] for row in line]
     figure = go.Figure()
     figure.add_scatter(
         x=list(range(len(line))),
