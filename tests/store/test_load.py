@@ -175,3 +175,10 @@ def test_a_table_is_what_others_take(tmp_path):
     table = evometa.load(tmp_path / "run")
     assert isinstance(table, pa.Table)
     assert table.to_pandas()["loss"].tolist() == table["loss"].to_pylist()
+
+
+def test_frames_are_a_call_away(tmp_path):
+    polars = pytest.importorskip("polars")
+    write(tmp_path / "run", range(3))
+    table = evometa.load(tmp_path / "run")
+    assert polars.from_arrow(table)["loss"].to_list() == table["loss"].to_pylist()

@@ -26,6 +26,7 @@ from evometa.report.page.facts import Facts, duration, spread
 
 MOST_REASONS = 12
 MOST_READ = 5000
+MOST_SHARES = 8
 MEANING = {
     "INVALID": "rejected before any training",
     "DIVERGED": "a loss or a parameter was no longer finite",
@@ -121,11 +122,28 @@ def time_spent(facts: Facts) -> Section:
                 (duration(saved), "saved by reusing results"),
             ]
         ),
-        Plot(_figure(seconds, status, nodes, facts), _caption(len(seconds)), 400),
+        Plot(_figure(seconds, status, nodes, facts), _caption(len(seconds)), 340),
+        _shares(facts, total),
     ]
-    share = lost / total if total else 0.0
-    finding = f"{duration(total)} of device time, {share:.1%} of it on failures"
+    share = f"{lost / total:.1%}" if lost else "none"
+    finding = f"{duration(total)} of device time, {share} of it on failures"
     return Section("time", topic, finding, body)
+
+
+def _shares(facts: Facts, total: float) -> Html:
+    """Device time by rung and by what made the candidates."""
+    named = facts.rows.select(["rung", "operator", "seconds"])
+    named = named.set_column(1, "operator", named["operator"].cast(pa.string()))
+    rows = []
+    for column in ("rung", "operator"):
+        sums = named.group_by(column).aggregate([("seconds", "sum"), ("seconds", "count")])
+        for row in sums.sort_by([("seconds_sum", "descending")]).slice(0, MOST_SHARES).to_pylist():
+            spent = row["seconds_sum"] or 0.0
+            part = f"{spent / total:.1%}" if total else ""
+            what = f"{column} {row[column]}"
+            rows.append((what, f"{row['seconds_count']:,}", duration(spent), part))
+    header = ["spent on", "evaluations", "device time", "share"]
+    return table(header, rows, numbers=(1, 2, 3))
 
 
 def _caption(n: int) -> str:
@@ -152,7 +170,7 @@ def _figure(seconds: np.ndarray, status: np.ndarray, nodes: np.ndarray, facts: F
     figure.add_histogram(
         x=drawn[drawn > 0], nbinsx=40, marker={"color": "#3b82f6"}, showlegend=False, row=1, col=2
     )
-    figure.update_layout(barmode="stack", bargap=0.25)
+    figure.update_layout(barmode="stack", bargap=0.4)
     figure.update_xaxes(title_text="device-seconds", row=1, col=1)
     figure.update_xaxes(title_text="seconds an evaluation", row=1, col=2)
     figure.update_yaxes(title_text="evaluations", row=1, col=2)
