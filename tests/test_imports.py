@@ -48,10 +48,10 @@ HEAVY = {
             "document",
             "fronts",
             "influence",
-            "overview",
             "progress",
             "rungs",
             "training",
+            "won",
         )
     },
     "tensorboardX": {"report/convert.py"},

@@ -19,10 +19,11 @@ from evometa.report.page.document import page
 from evometa.report.page.facts import Facts
 from evometa.report.page.fronts import pareto
 from evometa.report.page.influence import influence
-from evometa.report.page.overview import lead, searched, won
 from evometa.report.page.progress import progress
 from evometa.report.page.rungs import agreement
+from evometa.report.page.searched import searched
 from evometa.report.page.training import curves, difficulty
+from evometa.report.page.won import lead, won
 
 __all__ = ["render"]
 
