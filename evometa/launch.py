@@ -7,11 +7,9 @@ may a notebook.
 from __future__ import annotations
 
 import json
-import platform
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -35,7 +33,15 @@ from evometa.records import derive_seed
 from evometa.run import Observer, Order, Schedule, Search
 from evometa.search import Searcher, make_searcher
 from evometa.space import gene_value
-from evometa.store import RunDirectory, Writer, evaluations, make_schema, read_table, repair
+from evometa.store import (
+    RunDirectory,
+    Writer,
+    evaluations,
+    make_schema,
+    read_table,
+    repair,
+    versions,
+)
 from evometa.study import Study, StudyFile, load_study
 
 PREFLIGHT_SAMPLES = 8
@@ -240,17 +246,6 @@ def describe(file: StudyFile, settings: Settings) -> dict[str, Any]:
         "settings": asdict(settings),
         "versions": versions(),
     }
-
-
-def versions() -> dict[str, str]:
-    """Return the versions that results depend on."""
-    found = {"python": platform.python_version()}
-    for name in ("evometa", "torch", "ray", "optuna", "deap", "numpy", "pyarrow"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "absent"
-    return found
 
 
 def start(
