@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import sys
@@ -216,11 +217,14 @@ def report(
     from evometa.store import RunDirectory
 
     file = file or run / "report.html"
-    while live and RunDirectory.is_held(run):
-        started = time.monotonic()
-        _write_report(run, file, live=True)
-        out.print(f"{escape(str(file))} is up to date; Ctrl-C stops, not the search.", end="\r")
-        time.sleep(max(LIVE_SECONDS, 3 * (time.monotonic() - started)))
+    live = live and RunDirectory.is_held(run)
+    if live:
+        out.print(f"Keeping {escape(str(file))} up to date; Ctrl-C ends this, not the search.")
+    with contextlib.suppress(KeyboardInterrupt):  # the last page must not load itself again
+        while live and RunDirectory.is_held(run):
+            started = time.monotonic()
+            _write_report(run, file, live=True)
+            time.sleep(max(LIVE_SECONDS, 3 * (time.monotonic() - started)))
     _write_report(run, file, live=False)
     out.print(f"The report of {escape(str(run))} is in {escape(str(file))}", highlight=False)
 
