@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from evometa import space
+    from evometa.store import load
     from evometa.study import Study, Training
 
 __version__ = "0.1.0"
 
-__all__ = ["Study", "Training", "__version__", "space"]
+__all__ = ["Study", "Training", "__version__", "load", "space"]
 
-_HOMES = {"Study": "evometa.study", "Training": "evometa.study"}
+_HOMES = {"Study": "evometa.study", "Training": "evometa.study", "load": "evometa.store"}
 
 
 def __getattr__(name: str) -> Any:

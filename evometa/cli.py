@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import sys
@@ -27,6 +28,7 @@ app = typer.Typer(
 )
 out = Console(emoji=False)
 err = Console(stderr=True, emoji=False)
+LIVE_SECONDS = 5.0  # between two writings of a live report
 
 StudyPath = Annotated[Path, typer.Argument(help="A Python file that assigns `study`.")]
 RunPath = Annotated[Path, typer.Argument(help="A run directory.")]
@@ -238,6 +240,46 @@ def show(
 
 
 @app.command()
+def report(
+    run: RunPath,
+    file: Annotated[
+        Path | None, typer.Option("--out", help="The HTML file; default report.html in the run.")
+    ] = None,
+    live: Annotated[
+        bool, typer.Option("--live", help="Write again every few seconds while the search runs.")
+    ] = False,
+) -> None:
+    """Write what a run found as one HTML file, which opens from disk and fetches nothing."""
+    from evometa.store import RunDirectory
+
+    file = file or run / "report.html"
+    live = live and RunDirectory.is_held(run)
+    if live:
+        out.print(f"Keeping {escape(str(file))} up to date; Ctrl-C ends this, not the search.")
+    with contextlib.suppress(KeyboardInterrupt):  # the last page must not load itself again
+        while live and RunDirectory.is_held(run):
+            started = time.monotonic()
+            _write_report(run, file, live=True)
+            time.sleep(max(LIVE_SECONDS, 3 * (time.monotonic() - started)))
+    _write_report(run, file, live=False)
+    out.print(f"The report of {escape(str(run))} is in {escape(str(file))}", highlight=False)
+
+
+@app.command()
+def convert(
+    run: RunPath,
+    to: Annotated[str, typer.Option("--to", help="optuna, tensorboard, csv or json.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Where; must not exist.")],
+) -> None:
+    """Write a run's table for other tools: an Optuna journal, TensorBoard scalars, CSV, JSON."""
+    from evometa.report.convert import write
+    from evometa.store import RunDirectory, read_table
+
+    write(to, file, run.resolve().name, RunDirectory.read(run), read_table(run))
+    out.print(f"The table of {escape(str(run))} is in {escape(str(file))}", highlight=False)
+
+
+@app.command()
 def check(
     file: StudyPath,
     samples: Annotated[int, typer.Option(help="Genomes to draw.", min=1)] = 50,
@@ -324,6 +366,15 @@ def _print_earlier(earlier: Any) -> None:
             "fit the space.",
             highlight=False,
         )
+
+
+def _write_report(run: Path, file: Path, *, live: bool) -> None:
+    from evometa.report.page import render
+    from evometa.store import RunDirectory, read_confirmed, read_table, write_text
+
+    study, table = RunDirectory.read(run), read_table(run)
+    text = render(run.resolve().name, study, table, confirmed=read_confirmed(run), live=live)
+    write_text(file, text)
 
 
 def _print_top(run: Path, n: int, by: str | None, *, as_json: bool) -> None:

@@ -7,11 +7,9 @@ may a notebook.
 from __future__ import annotations
 
 import json
-import platform
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -37,7 +35,15 @@ from evometa.report import summary_of
 from evometa.run import Observer, Order, Schedule, Search
 from evometa.search import Level, Searcher, Wishes, make_searcher
 from evometa.space import gene_value
-from evometa.store import RunDirectory, Writer, evaluations, make_schema, read_table, repair
+from evometa.store import (
+    RunDirectory,
+    Writer,
+    evaluations,
+    make_schema,
+    read_table,
+    repair,
+    versions,
+)
 from evometa.study import Level as StudyLevel
 from evometa.study import Rung, StudyFile, halving, load_study
 from evometa.warm import Earlier
@@ -294,17 +300,6 @@ def _described(level: StudyLevel) -> dict[str, Any]:
         "task": level.task.describe(),
         "seed": level.seed,
     }
-
-
-def versions() -> dict[str, str]:
-    """Return the versions that results depend on."""
-    found = {"python": platform.python_version()}
-    for name in ("evometa", "torch", "ray", "optuna", "deap", "numpy", "pyarrow"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "absent"
-    return found
 
 
 def start(

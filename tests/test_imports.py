@@ -39,7 +39,27 @@ HEAVY = {
         "search/nsga3.py",
         "space/tree_operators.py",
     },
-    "optuna": {"search/optuna_samplers.py"},
+    "optuna": {
+        "search/optuna_samplers.py",
+        "report/optuna_study.py",
+        "report/convert.py",
+        "report/page/influence.py",
+    },
+    "plotly": {
+        f"report/page/{name}.py"
+        for name in (
+            "costs",
+            "descent",
+            "document",
+            "fronts",
+            "influence",
+            "progress",
+            "rungs",
+            "training",
+            "won",
+        )
+    },
+    "tensorboardX": {"report/convert.py"},
 }
 TORCH_ROOMS = {"network", "rule", "task", "learner", "evaluate", "check"}
 
@@ -107,7 +127,7 @@ print(Evaluator(study)([Candidate(0, {'w': 3}, 0)])[0].status)
 def test_evometa_alone_loads_nothing_heavy():
     code = (
         "import sys, evometa, evometa.search\n"
-        "print([m for m in ('torch', 'ray', 'deap', 'optuna') if m in sys.modules])"
+        "print([m for m in ('torch', 'ray', 'deap', 'optuna', 'plotly') if m in sys.modules])"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.stdout.strip() == "[]", result.stdout + result.stderr

@@ -208,7 +208,9 @@ def _ranked(
     scores = _scores(table, row)
     value: Mapping[str, Any] = table.slice(row, 1).drop_columns(["scores", "curve"]).to_pylist()[0]
     direction = "max" if scored == "accuracy" else "min"
-    improvement, half = (None, 0.0) if reference is None else gain(scores, reference, direction)
+    improvement, half = None, 0.0
+    if reference is not None and len(reference) == len(scores):  # else of another rung
+        improvement, half = gain(scores, reference, direction)
     operator: str = value["operator"]
     return Ranked(
         rank=place,

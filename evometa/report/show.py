@@ -46,8 +46,9 @@ def print_top(
         name = f"[bold]{escape(row.name)}[/] {row.id}" if row.name else row.id
         cells = [f"{'*' if row.on_front else ' '}{row.rank}", name]
         cells += [_value(row, objective, scored) for objective in objectives]
-        if row.gain is not None:
-            cells.append(f"{row.gain:+.4g} ± {row.gain_interval:.2g}")
+        if any(other.gain is not None for other in ranked):
+            known = row.gain is not None
+            cells.append(f"{row.gain:+.4g} ± {row.gain_interval:.2g}" if known else "")
         if several:
             cells.append(str(row.seeds))
         if "params" not in objectives:

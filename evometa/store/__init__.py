@@ -4,7 +4,9 @@ One row an evaluation, one documented schema, no pickles. Parts are complete or 
 changes nothing, so it may read a run that is still going on.
 """
 
-from evometa.store.reader import evaluations, read_table, repair
+from evometa.store.files import write_text
+from evometa.store.provenance import versions
+from evometa.store.reader import evaluations, load, read_confirmed, read_table, repair
 from evometa.store.run_directory import RunDirectory
 from evometa.store.schema import TIME_AND_PLACE, make_schema
 from evometa.store.writer import Writer
@@ -14,7 +16,11 @@ __all__ = [
     "RunDirectory",
     "Writer",
     "evaluations",
+    "load",
     "make_schema",
+    "read_confirmed",
     "read_table",
     "repair",
+    "versions",
+    "write_text",
 ]

@@ -8,6 +8,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
+from evometa.errors import StoreError
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file that is complete or absent.
+
+    Raises:
+        StoreError: if it cannot be written.
+    """
+    try:
+        write_atomically(path, lambda file: file.write(text.encode("utf-8", "replace")))
+    except OSError as error:
+        raise StoreError(f"{path} cannot be written: {error}") from error
+
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Write a file so that a reader sees all of it or none of it, even after a power cut.

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from evometa.errors import StoreError
 from evometa.records import Evaluation
-from evometa.store.schema import from_row, make_schema
+from evometa.store.schema import VERSION, from_row, make_schema, upgrade
 
 log = logging.getLogger(__name__)
+
+KEYS = ("number", "rung", "told")
 
 
 def part_files(folder: Path) -> list[Path]:
@@ -24,31 +26,105 @@ def part_files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("part-*.parquet") if path.name[0] != ".")
 
 
-def read_table(run: Path) -> pa.Table:
+def load(run: Path | str, *more: Path | str, columns: Sequence[str] | None = None) -> pa.Table:
+    """Return the table of a run, or of several as one.
+
+    Nothing of a run is executed. Rows of older versions get the columns they lack. The result is
+    Arrow's: `.to_pandas()`, `polars.from_arrow(table)`.
+
+    Args:
+        run: a run directory.
+        more: others; then a first column `run` says which one a row is from, by the folder's name,
+            or by its path where two have the same name.
+        columns: the only ones to read, by name; those of a million rows take moments then.
+
+    Returns:
+        One row a candidate and rung, runs in the order given, rows in the order of telling. The
+        metadata `evometa.provenance` holds, as a JSON list, what wrote the parts.
+
+    Raises:
+        StoreError: if there is no run, no such column, or a newer version wrote it.
+    """
+    paths = [Path(run), *map(Path, more)]
+    if len(set(paths)) < len(paths):
+        raise StoreError(f"each run must be given once, got {', '.join(map(str, paths))}")
+    tables = [read_table(path, columns) for path in paths]
+    if more:
+        names = [path.resolve().name for path in paths]
+        if len(set(names)) < len(names):
+            names = [str(path) for path in paths]
+        tables = [
+            table.add_column(0, "run", pa.repeat(pa.scalar(name), len(table)))
+            for table, name in zip(tables, names, strict=True)
+        ]
+    table = pa.concat_tables(tables, promote_options="permissive")
+    return table.replace_schema_metadata(joined_metadata(tables))
+
+
+def read_table(run: Path, columns: Sequence[str] | None = None) -> pa.Table:
     """Return a run's table in the order of telling, one row for each candidate and rung.
 
     Nothing is changed: broken parts are left out, with a warning.
 
+    Args:
+        run: a run directory.
+        columns: the only ones to return; default all.
+
     Raises:
-        StoreError: if there is no run at `run`.
+        StoreError: if there is no run at `run`, or no such column in it.
     """
     folder = run / "evaluations"
     if not folder.is_dir():
         raise StoreError(f"{run} must be a run directory, but it has no folder evaluations")
+    wanted = None if columns is None else list(dict.fromkeys([*KEYS, *columns]))
     tables = []
     for path in part_files(folder):
         try:
-            tables.append(pq.read_table(path))
+            tables.append(read_part(path, wanted))
         except FileNotFoundError:  # a writer has just merged it into another part
-            return read_table(run)
-        except (pa.ArrowInvalid, OSError) as error:
+            return read_table(run, columns)
+        except (pa.ArrowException, OSError) as error:
             _require_torn(path, error)
             log.warning("%s is left out: it is torn (%s)", path, error)
-    if not tables:
-        return make_schema({}, []).empty_table()
-    table = pa.concat_tables(tables, promote_options="permissive").combine_chunks()
-    order = pc.sort_indices(table, [("told", "ascending"), ("rung", "ascending")])
-    return _without_doubles(table.take(order))
+    table = make_schema({}, []).empty_table()
+    if tables:
+        table = pa.concat_tables(tables, promote_options="permissive").combine_chunks()
+        table = _in_order(table)
+        table = table.replace_schema_metadata(joined_metadata(tables))
+    if columns is None:
+        return table
+    missing = [name for name in columns if name not in table.column_names]
+    if missing and tables:
+        known = sorted({name for path in part_files(folder) for name in pq.read_schema(path).names})
+        raise StoreError(f"{run} has no column {missing[0]!r}; it has {', '.join(known)}")
+    for name in missing:
+        table = table.append_column(name, pa.nulls(0))
+    return table.select(list(columns))
+
+
+def read_part(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """Return one part as this version has it; of `columns`, those that it has."""
+    with pq.ParquetFile(path) as file:
+        names = None if columns is None else [n for n in columns if n in file.schema_arrow.names]
+        table = upgrade(file.read(names), path)
+    return (
+        table if columns is None else table.select([n for n in columns if n in table.schema.names])
+    )
+
+
+def read_confirmed(run: Path) -> pa.Table | None:
+    """Return `confirm.parquet`, the run's confirmation on meta-test; None if there is none.
+
+    Raises:
+        StoreError: if it cannot be read.
+    """
+    path = run / "confirm.parquet"
+    if not path.is_file():
+        return None
+    try:
+        return pq.read_table(path)
+    except (pa.ArrowException, OSError) as error:
+        raise StoreError(f"{path} cannot be read: {error}; confirm again") from error
 
 
 def repair(run: Path) -> list[Path]:
@@ -56,8 +132,8 @@ def repair(run: Path) -> list[Path]:
     moved = []
     for path in part_files(run / "evaluations"):
         try:
-            pq.read_table(path)
-        except (pa.ArrowInvalid, OSError) as error:
+            read_part(path)
+        except (pa.ArrowException, OSError) as error:
             _require_torn(path, error)
             aside = run / "set-aside"
             aside.mkdir(exist_ok=True)
@@ -91,11 +167,27 @@ def read_rows(path: Path, number: int, rung: int) -> list[dict[str, Any]]:
     return rows
 
 
-def _without_doubles(table: pa.Table) -> pa.Table:
-    keys = table.select(["candidate_id", "rung"]).append_column(
-        "index", pa.array(np.arange(len(table)))
+def _in_order(table: pa.Table) -> pa.Table:
+    """Sort by the order of telling, and of doubles keep the first; most tables are so already."""
+    told, rung, number = (
+        table[name].to_numpy().astype(np.int64) for name in ("told", "rung", "number")
     )
-    first = keys.group_by(["candidate_id", "rung"]).aggregate([("index", "min")])
-    if len(first) == len(table):
+    order = np.arange(len(table))
+    if (np.diff(told) <= 0).any():
+        order = np.lexsort((rung, told))
+    keys = (number * (1 + rung.max(initial=0)) + rung)[order]
+    first = np.unique(keys, return_index=True)[1]
+    if len(first) == len(table) and (np.diff(order) == 1).all():
         return table
-    return table.take(first["index_min"].sort())
+    return table.take(pa.array(order[np.sort(first)]))
+
+
+def joined_metadata(tables: Sequence[pa.Table]) -> dict[str, str]:
+    """Return the version of tables put together, and what wrote them, each once."""
+    origins: list[Any] = []
+    for table in tables:
+        found = json.loads((table.schema.metadata or {}).get(b"evometa.provenance", b"[]"))
+        for origin in found if isinstance(found, list) else [found]:
+            if origin not in origins:
+                origins.append(origin)
+    return {"evometa.schema": str(VERSION), "evometa.provenance": json.dumps(origins)}

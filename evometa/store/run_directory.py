@@ -114,6 +114,21 @@ class RunDirectory:
         """The folder of checkpoints."""
         return self.path / "weights"
 
+    @staticmethod
+    def is_held(path: Path) -> bool:
+        """Return whether a driver works on the folder now."""
+        try:
+            descriptor = os.open(path / ".lock", os.O_RDONLY)
+        except OSError:
+            return False
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError as error:
+            return error.errno in (errno.EACCES, errno.EAGAIN)
+        finally:
+            os.close(descriptor)
+        return False
+
     @property
     def study_file(self) -> Path:
         """The copy of the study file."""

@@ -57,6 +57,9 @@ _CORE = [
     ("steps", pa.list_(pa.float64())),
     ("curve", pa.list_(pa.struct([("iteration", pa.int64()), ("loss", pa.float64())]))),
 ]
+_ADDED_LATER: dict[str, Any] = {"note": "", "saved_seconds": 0.0, "steps": []}
+"""Columns that runs of an older version may lack, and what their rows would hold."""
+
 _ARROW = {int: pa.int64(), float: pa.float64(), str: pa.string(), bool: pa.bool_()}
 
 
@@ -79,6 +82,29 @@ def make_schema(genes: Mapping[str, type], metrics: Sequence[str]) -> pa.Schema:
     fields += [pa.field(f"gene.{path}", _ARROW[kind]) for path, kind in genes.items()]
     fields += [pa.field(metric, pa.float64()) for metric in metrics]
     return pa.schema(fields, metadata={"evometa.schema": str(VERSION)})
+
+
+def upgrade(table: pa.Table, place: object) -> pa.Table:
+    """Return a part of any version with the core columns of this one; the others stay as they are.
+
+    Args:
+        table: as it was read.
+        place: its file, for the message.
+
+    Raises:
+        StoreError: if a newer version of evometa wrote it.
+    """
+    wrote = int((table.schema.metadata or {}).get(b"evometa.schema", b"1"))
+    if wrote > VERSION:
+        raise StoreError(
+            f"{place} has schema version {wrote}, this evometa reads versions up to {VERSION}; "
+            "install the evometa that wrote it, or a newer one"
+        )
+    for name, kind in _CORE:
+        if name in _ADDED_LATER and name not in table.column_names:
+            column = pa.repeat(pa.scalar(_ADDED_LATER[name], kind), len(table))
+            table = table.append_column(pa.field(name, kind), column)
+    return table
 
 
 def to_row(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from pathlib import Path
@@ -14,7 +15,8 @@ import pyarrow.parquet as pq
 from evometa.errors import StoreError
 from evometa.records import Evaluation
 from evometa.store.files import write_atomically
-from evometa.store.reader import part_files, read_rows
+from evometa.store.provenance import provenance
+from evometa.store.reader import joined_metadata, part_files, read_part, read_rows
 from evometa.store.run_directory import RunDirectory
 from evometa.store.schema import GeneValue, from_row, to_row
 
@@ -39,7 +41,11 @@ class Writer:
     """
 
     def __init__(self, directory: RunDirectory, schema: pa.Schema, gene_value: GeneValue) -> None:
-        self._folder, self._schema, self._gene_value = directory.parts, schema, gene_value
+        self._folder, self._gene_value = directory.parts, gene_value
+        origin = json.dumps(provenance(directory.study))
+        self._schema = schema.with_metadata(
+            {**(schema.metadata or {}), "evometa.provenance": origin}
+        )
         self._rows: list[dict[str, Any]] = []
         self._parts = part_files(self._folder)
         self._next = 1 + max((_last_number(path) for path in self._parts), default=-1)
@@ -123,7 +129,9 @@ class Writer:
         numbers = [_last_number(path) for path in self._parts]
         name = f"part-{_first_number(self._parts[0]):06d}-{numbers[-1]:06d}.parquet"
         merged = self._folder / name
-        self._write(merged, pa.concat_tables([pq.read_table(path) for path in self._parts]))
+        parts = [read_part(path) for path in self._parts]
+        table = pa.concat_tables(parts, promote_options="permissive")
+        self._write(merged, table.replace_schema_metadata(joined_metadata(parts)))
         for path in self._parts:
             if path != merged:
                 path.unlink()

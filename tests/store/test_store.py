@@ -165,7 +165,7 @@ def test_what_the_system_refuses_is_not_set_aside(tmp_path, monkeypatch):
     def refuse(*_, **__):
         raise OSError(24, "Too many open files")
 
-    monkeypatch.setattr("evometa.store.reader.pq.read_table", refuse)
+    monkeypatch.setattr("evometa.store.reader.pq.ParquetFile", refuse)
     for call in (repair, read_table):
         with pytest.raises(StoreError, match="Too many open files"):
             call(run)
