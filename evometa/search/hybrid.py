@@ -26,7 +26,7 @@ CHILDREN = 64  # made for each proposal; fewer when there are thousands of resul
 FEWEST = 6
 FRESH = 0.15  # share of children that are drawn at random
 TWICE = 0.3  # share of children that are changed in two places
-ROUNDS = 2  # of changes to the most promising child
+UNJUDGED = 0.3  # share of proposals that the model has no say in: it may be wrong
 NEAR = 12  # changed children a round
 STEPS = (0.2, 0.05)  # of the numbers, as a share of their range, in each round
 
@@ -57,6 +57,8 @@ class Hybrid:
             return Proposal(self._space.sample(rng), operator="random")
         direction = rng.dirichlet(np.ones(len(self._objectives)))
         judge = self._model.judge([*asked.waiting, *asked.pack], direction)
+        if rng.random() < UNJUDGED:
+            return self._child(judge, rng)
         effort = max(0.1, min(1.0, 500 / self._model.told))
         pool = self._siblings(judge, asked, effort, rng)
         alike = bool(pool)
@@ -76,17 +78,14 @@ class Hybrid:
 
     def _children(self, judge: Judge, effort: float, rng: np.random.Generator) -> list[Proposal]:
         """Return children of the best, and some genomes drawn at random."""
-        children = []
-        for _ in range(max(FEWEST, int(CHILDREN * effort))):
-            if rng.random() < FRESH:
-                children.append(Proposal(self._space.sample(rng), operator="random"))
-                continue
-            first, second = (_parent(judge.parents, rng) for _ in range(2))
-            child = self._operators.child(first, second, rng)
-            if rng.random() < TWICE:
-                child = self._mutated(child, rng)
-            children.append(child)
-        return children
+        return [self._child(judge, rng) for _ in range(max(FEWEST, int(CHILDREN * effort)))]
+
+    def _child(self, judge: Judge, rng: np.random.Generator) -> Proposal:
+        if rng.random() < FRESH:
+            return Proposal(self._space.sample(rng), operator="random")
+        first, second = (_parent(judge.parents, rng) for _ in range(2))
+        child = self._operators.child(first, second, rng)
+        return self._mutated(child, rng) if rng.random() < TWICE else child
 
     def _siblings(
         self, judge: Judge, asked: Asked, effort: float, rng: np.random.Generator

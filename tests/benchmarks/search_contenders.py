@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import optuna
@@ -61,14 +61,22 @@ class _Fitness(base.Fitness):
     weights = (-1.0,)
 
 
+class _Fitnesses(base.Fitness):
+    weights = (-1.0, -1.0)
+
+
 class _Individual(list):
-    def __init__(self, genome: Genome) -> None:
+    def __init__(self, genome: Genome, fitness: type[base.Fitness]) -> None:
         super().__init__([genome])
-        self.fitness = _Fitness()
+        self.fitness = fitness()
 
 
 def deap_peer(problem: Problem, seen: Seen, seed: int, budget: int) -> None:
-    """DEAP's own (mu + lambda), 20 of each, with the space's mutation and crossover."""
+    """DEAP's own (mu + lambda), 20 of each, with the space's mutation and crossover.
+
+    It selects the best, or as NSGA-II does where there are two objectives.
+    """
+    several = bool(problem.reference)
     rng, space = np.random.default_rng(seed), problem.space
 
     def mate(one: _Individual, other: _Individual) -> tuple[_Individual, _Individual]:
@@ -84,11 +92,13 @@ def deap_peer(problem: Problem, seen: Seen, seed: int, budget: int) -> None:
     toolbox = base.Toolbox()
     toolbox.register("mate", mate)
     toolbox.register("mutate", mutate)
-    toolbox.register("select", tools.selBest)
+    toolbox.register("select", tools.selNSGA2 if several else tools.selBest)
     toolbox.register("evaluate", lambda one: seen(one[0]))
     state = random.getstate()
     random.seed(seed)
-    population = [_Individual(space.sample(rng)) for _ in range(20)]
+    population = [
+        _Individual(space.sample(rng), _Fitnesses if several else _Fitness) for _ in range(20)
+    ]
     algorithms.eaMuPlusLambda(population, toolbox, 20, 20, 0.4, 0.6, budget // 20, verbose=False)
     random.setstate(state)
 
@@ -130,8 +140,3 @@ def able(contender: str, space: Space) -> bool:
     except Exception:
         return False
     return True
-
-
-def names(own: tuple[str, ...], peers: tuple[str, ...]) -> Iterator[str]:
-    yield from own
-    yield from peers

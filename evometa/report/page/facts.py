@@ -14,10 +14,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from evometa.errors import EvometaError
-from evometa.records import Genome, Objectives, Status
+from evometa.limits import parse_limit
+from evometa.records import Genome, Objectives
 from evometa.report.ranking import SEED, Ranked, front, gain, rank
 from evometa.report.rules import rule_of
 from evometa.report.rungs import highest_rungs
+from evometa.report.standing import full_rung, standing
 from evometa.rule import formula
 
 Floats = npt.NDArray[np.float64]
@@ -84,9 +86,8 @@ class Facts:
 
     @cached_property
     def ok(self) -> pa.Table:
-        """The rows of `final` that may be ranked: those that failed, and copies, are left out."""
-        fine = pc.equal(pc.cast(self.final["status"], pa.string()), Status.OK.value)
-        return self.final.filter(pc.and_(fine, pc.equal(self.final["copied_from"], "")))
+        """Those that may be ranked, at the full rung, as means over their seeds."""
+        return standing(self.rows, full_rung(self.study))
 
     @cached_property
     def losses(self) -> Floats:
@@ -105,7 +106,17 @@ class Facts:
     @cached_property
     def ranked(self) -> list[Ranked]:
         """The best, and the baselines."""
-        return rank(self.final, self.objectives, scored=self.scored, n=TOP)
+        return rank(
+            self.rows,
+            self.objectives,
+            scored=self.scored,
+            n=TOP,
+            full=full_rung(self.study),
+            limits=[
+                parse_limit(text, self.study["metrics"])
+                for text in self.study.get("constraints", ())
+            ],
+        )
 
     @property
     def winner(self) -> Ranked | None:
