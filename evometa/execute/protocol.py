@@ -4,12 +4,24 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Sequence
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, runtime_checkable
 
 from evometa.records import Candidate, Evaluation, Status
 
 Evaluate: TypeAlias = Callable[[Sequence[Candidate]], list[Evaluation]]
 """Turns a pack into one evaluation a candidate, in the pack's order."""
+
+
+@runtime_checkable
+class Interruptible(Protocol):
+    """An evaluator that can stop early, instead of being killed with all that it knows."""
+
+    def until(self, late: Callable[[], bool]) -> Evaluate:
+        """Return an evaluator that stops soon after `late()`, which it polls, is true.
+
+        What it has finished then is returned as it is, and the rest as `TIMEOUT`.
+        """
+        ...
 
 
 class Executor(Protocol):
