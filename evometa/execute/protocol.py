@@ -53,11 +53,16 @@ class Executor(Protocol):
 
 
 def run_pack(evaluate: Evaluate, pack: Sequence[Candidate]) -> list[Evaluation]:
-    """Evaluate a pack; what the evaluator raises, `sys.exit()` included, is an `ERROR`."""
+    """Evaluate a pack; what the evaluator raises, `sys.exit()` included, is an `ERROR`.
+
+    The members of a pack that raises are evaluated one by one, so that only the guilty are blamed.
+    """
     try:
         return evaluate(pack)
     except (Exception, SystemExit):
-        return failed(pack, Status.ERROR, traceback.format_exc())
+        if len(pack) == 1:
+            return failed(pack, Status.ERROR, traceback.format_exc())
+    return [result for candidate in pack for result in run_pack(evaluate, [candidate])]
 
 
 def failed(pack: Sequence[Candidate], status: Status, error: str) -> list[Evaluation]:

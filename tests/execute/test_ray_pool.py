@@ -104,8 +104,7 @@ def test_each_guilty_candidate_has_its_status_and_no_other(make):
     status = {n: e.status for n, e in found.items() if e.status is not Status.OK}
     assert status.pop(1) is Status.LOST and "died 3 times" in found[1].error
     assert status.pop(6) is Status.TIMEOUT and "hard limit of 3 s" in found[6].error
-    # what is raised is the evaluator's to sort out: it names every member of the pack
-    assert set(status) == {12, 13, 14, 15} and set(status.values()) == {Status.ERROR}
+    assert status == {14: Status.ERROR}
     assert "ValueError: candidate 14 raises" in found[14].error
     counts = pool.counts()
     assert counts.failures == {"crash": 5, "timeout": 3} and counts.alive + counts.starting == 2
@@ -114,7 +113,7 @@ def test_each_guilty_candidate_has_its_status_and_no_other(make):
 def test_workers_killed_at_random_cost_no_candidate(make):
     pool = make(misbehave, modules=HERE)
     rng, crowd, found = random.Random(0), crowd_with({}, n=60, seconds=0.2), []
-    pids, kills = set(), 0
+    pids, kills = set(), 0  # those that brought a result since the last kill
     for candidate in crowd:
         pool.submit([candidate])
     until = time.monotonic() + 150
@@ -122,10 +121,9 @@ def test_workers_killed_at_random_cost_no_candidate(make):
         new = pool.collect(0.2)
         found += new
         pids |= {int(e.metrics["pid"]) for e in new if e.status is Status.OK}
-        if new and kills < 6 and rng.random() < 0.4:
-            victim = rng.choice(sorted(pids))
-            pids.discard(victim)
-            os.kill(victim, signal.SIGKILL)
+        if pids and kills < 6 and len(found) > 8 * kills:
+            os.kill(rng.choice(sorted(pids)), signal.SIGKILL)
+            pids = set()
             kills += 1
     assert kills == 6
     assert sorted(e.candidate.number for e in found) == list(range(60))
