@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 import time
@@ -35,12 +36,21 @@ Download = Annotated[bool, typer.Option("--download", help="Fetch the published 
 SkipBroken = Annotated[bool, typer.Option(help="Leave out broken images instead of stopping.")]
 Address = Annotated[str | None, typer.Option(help="A Ray cluster; default: a local one.")]
 Count = Annotated[int | None, typer.Option("--workers", help="Workers; default: all cores.", min=1)]
+Gpus = Annotated[
+    float | None, typer.Option("--gpus", help="GPUs of a worker, may be a fraction.", min=0)
+]
+TimeLimit = Annotated[
+    float | None, typer.Option(help="Seconds that a candidate may take; default: no limit.")
+]
 ExecutorName = Annotated[str, typer.Option("--executor", help="ray, or serial (this process).")]
 
 
 def main() -> None:
     """Run the command line; errors raised on purpose are printed without a traceback."""
     signal.signal(signal.SIGTERM, _terminate)
+    # what Ray reads when it is imported: the death of a worker is told in the table, not in between
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "A worker died|Raylet is terminated")
     try:
         app()
     except EvometaError as error:
@@ -79,6 +89,8 @@ def search(
     executor: ExecutorName = "ray",
     address: Address = None,
     workers: Count = None,
+    gpus: Gpus = None,
+    time_limit: TimeLimit = None,
 ) -> None:
     """Search: propose, meta-train and score candidates; print the best beside the baselines."""
     from evometa import launch
@@ -104,7 +116,7 @@ def search(
     with out.status("Loading the data, and trying a few candidates without training"):
         study_file = launch.prepare(study_file, settings.data)
         admitted = launch.preflight(study_file, seed, settings.device)
-        where = _workers(executor, address, workers)
+        where = _workers(executor, address, workers, gpus, time_limit)
         plans = launch.choose_plans(study_file, admitted, plan, settings.device, where)
         settings = replace(settings, plans=plans)
     started = time.monotonic()
@@ -129,6 +141,8 @@ def resume(
     executor: ExecutorName = "ray",
     address: Address = None,
     workers: Count = None,
+    gpus: Gpus = None,
+    time_limit: TimeLimit = None,
 ) -> None:
     """Go on with a stopped or killed search, to the same table as without the break."""
     from evometa import launch
@@ -142,7 +156,7 @@ def resume(
     with _resumable(run):
         launch.resume(
             run,
-            _workers(executor, address, workers),
+            _workers(executor, address, workers, gpus, time_limit),
             _watch(kept["objectives"]),
             candidates=candidates,
             data=None if data is None else launch.Data(data),
@@ -251,10 +265,16 @@ class _resumable:
         raise typer.Exit(130)
 
 
-def _workers(executor: str, address: str | None, count: int | None) -> Any:
+def _workers(
+    executor: str,
+    address: str | None,
+    count: int | None,
+    gpus: float | None,
+    time_limit: float | None,
+) -> Any:
     from evometa.launch import Workers
 
-    return Workers(executor, address, count)
+    return Workers(executor, address, count, gpus, time_limit)
 
 
 def _watch(objectives: Mapping[str, str]) -> Any:

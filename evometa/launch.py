@@ -29,7 +29,7 @@ from evometa.evaluate import (
     parse_plan,
 )
 from evometa.evaluate.evaluator import choose_device
-from evometa.execute import Executor, Serial
+from evometa.execute import Executor, Limits, Serial
 from evometa.execute.ray_pool import RayPool
 from evometa.records import derive_seed
 from evometa.run import Observer, Order, Schedule, Search
@@ -76,11 +76,16 @@ class Workers:
         executor: `"ray"`, or `"serial"` in this process.
         address: a Ray cluster; None starts a local one.
         count: how many; None takes all.
+        gpus: of each worker on Ray, may be a fraction; None takes one where there are any.
+        time_limit: seconds that a candidate may take on Ray, as `TIMEOUT`; its worker is killed at
+            one and a half times that. None for ever.
     """
 
     executor: str = "ray"
     address: str | None = None
     count: int | None = None
+    gpus: float | None = None
+    time_limit: float | None = None
 
     def __post_init__(self) -> None:
         if self.executor not in ("ray", "serial"):
@@ -379,4 +384,12 @@ def _executor(file: StudyFile, settings: Settings, workers: Workers) -> Executor
     evaluate = Evaluator(file.study, settings.seed, settings.device, settings.plans)
     if workers.executor == "serial":
         return Serial(evaluate)
-    return RayPool(evaluate, address=workers.address, workers=workers.count, modules=file.modules)
+    limit = workers.time_limit
+    return RayPool(
+        evaluate,
+        address=workers.address,
+        workers=workers.count,
+        modules=file.modules,
+        gpus=workers.gpus,
+        limits=Limits() if limit is None else Limits(soft=limit, hard=1.5 * limit),
+    )
