@@ -5,16 +5,19 @@ changes nothing, so it may read a run that is still going on.
 """
 
 from evometa.store.reader import evaluations, read_table, repair
+from evometa.store.remote import Place, place
 from evometa.store.run_directory import RunDirectory
 from evometa.store.schema import TIME_AND_PLACE, make_schema
 from evometa.store.writer import Writer
 
 __all__ = [
     "TIME_AND_PLACE",
+    "Place",
     "RunDirectory",
     "Writer",
     "evaluations",
     "make_schema",
+    "place",
     "read_table",
     "repair",
 ]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,17 +13,18 @@ import pyarrow.parquet as pq
 
 from evometa.errors import StoreError
 from evometa.records import Evaluation
+from evometa.store.remote import Place, RemotePath, UnreachableError
 from evometa.store.schema import from_row, make_schema
 
 log = logging.getLogger(__name__)
 
 
-def part_files(folder: Path) -> list[Path]:
+def part_files(folder: Place) -> list[Place]:
     """Return the parts in the order of writing; hidden files are unfinished."""
     return sorted(path for path in folder.glob("part-*.parquet") if path.name[0] != ".")
 
 
-def read_table(run: Path) -> pa.Table:
+def read_table(run: Place) -> pa.Table:
     """Return a run's table in the order of telling, one row for each candidate and rung.
 
     Nothing is changed: broken parts are left out, with a warning.
@@ -38,7 +38,7 @@ def read_table(run: Path) -> pa.Table:
     tables = []
     for path in part_files(folder):
         try:
-            tables.append(pq.read_table(path))
+            tables.append(read_part(path))
         except FileNotFoundError:  # a writer has just merged it into another part
             return read_table(run)
         except (pa.ArrowInvalid, OSError) as error:
@@ -51,12 +51,12 @@ def read_table(run: Path) -> pa.Table:
     return _without_doubles(table.take(order))
 
 
-def repair(run: Path) -> list[Path]:
+def repair(run: Place) -> list[Place]:
     """Set broken parts aside, in `set-aside`, so that a search can go on; return where they are."""
     moved = []
     for path in part_files(run / "evaluations"):
         try:
-            pq.read_table(path)
+            read_part(path)
         except (pa.ArrowInvalid, OSError) as error:
             _require_torn(path, error)
             aside = run / "set-aside"
@@ -64,14 +64,28 @@ def repair(run: Path) -> list[Path]:
             target = aside / path.name
             while target.exists():
                 target = target.with_name(f"again-{target.name}")
-            path.replace(target)
+            path.replace(target)  # type: ignore[arg-type]  # both are of one kind
             moved.append(target)
             log.warning("%s is torn (%s); it is set aside as %s", path, error, target)
     return moved
 
 
-def _require_torn(path: Path, error: Exception) -> None:
+def read_part(path: Place, filters: list[tuple[str, str, str]] | None = None) -> pa.Table:
+    """Return one part.
+
+    Raises:
+        ArrowInvalid: if it is torn.
+        FileNotFoundError: if it is gone.
+        StoreError: if the store cannot be reached.
+    """
+    source = pa.BufferReader(path.read_bytes()) if isinstance(path, RemotePath) else path
+    return pq.read_table(source, filters=filters)
+
+
+def _require_torn(path: Place, error: Exception) -> None:
     """Raise `StoreError` if it is the system that fails, not the part: no permission, say."""
+    if isinstance(error, UnreachableError):
+        raise error
     if isinstance(error, OSError) and error.errno is not None:
         raise StoreError(f"{path} cannot be read: {error}") from error
 
@@ -83,11 +97,10 @@ def evaluations(table: pa.Table) -> Iterator[Evaluation]:
             yield from_row(row)
 
 
-def read_rows(path: Path, candidate_id: str) -> list[dict[str, Any]]:
+def read_rows(path: Place, candidate_id: str) -> list[dict[str, Any]]:
     """Return the rows of one candidate in one part."""
-    rows: list[dict[str, Any]] = pq.read_table(
-        path, filters=[("candidate_id", "=", candidate_id)]
-    ).to_pylist()
+    found = read_part(path, filters=[("candidate_id", "=", candidate_id)])
+    rows: list[dict[str, Any]] = found.to_pylist()
     return rows
 
 
