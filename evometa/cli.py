@@ -29,8 +29,17 @@ app = typer.Typer(
 out = Console(emoji=False)
 err = Console(stderr=True, emoji=False)
 
+
+def _place(text: str) -> Any:
+    from evometa.store import place
+
+    return place(text)
+
+
 StudyPath = Annotated[Path, typer.Argument(help="A Python file that assigns `study`.")]
-RunPath = Annotated[Path, typer.Argument(help="A run directory.")]
+RunPath = Annotated[
+    Any, typer.Argument(help="A run directory, or its URL.", metavar="RUN", parser=_place)
+]
 DataOption = Annotated[str | None, typer.Option("--data", help="Folder of the task's data.")]
 Download = Annotated[bool, typer.Option("--download", help="Fetch the published data set.")]
 SkipBroken = Annotated[bool, typer.Option(help="Leave out broken images instead of stopping.")]
@@ -61,7 +70,14 @@ def main() -> None:
 @app.command()
 def search(
     file: StudyPath,
-    run: Annotated[Path | None, typer.Option(help="Run directory; default runs/NAME.")] = None,
+    run: Annotated[
+        Any,
+        typer.Option(
+            help="Run directory, or a URL: s3://...; default runs/NAME.",
+            metavar="RUN",
+            parser=_place,
+        ),
+    ] = None,
     candidates: Annotated[
         int | None, typer.Option("-n", "--candidates", help="How many to evaluate.", min=1)
     ] = None,

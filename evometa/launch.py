@@ -35,7 +35,15 @@ from evometa.records import derive_seed
 from evometa.run import Observer, Order, Schedule, Search
 from evometa.search import Searcher, make_searcher
 from evometa.space import gene_value
-from evometa.store import RunDirectory, Writer, evaluations, make_schema, read_table, repair
+from evometa.store import (
+    Place,
+    RunDirectory,
+    Writer,
+    evaluations,
+    make_schema,
+    read_table,
+    repair,
+)
 from evometa.study import Study, StudyFile, load_study
 
 PREFLIGHT_SAMPLES = 8
@@ -152,7 +160,7 @@ def with_study(file: StudyFile, study: Study) -> StudyFile:
     return replace(file, study=study)
 
 
-def refuse_existing(run: Path, file: StudyFile) -> None:
+def refuse_existing(run: Place, file: StudyFile) -> None:
     """Refuse a run directory that exists, and say whether it can be resumed.
 
     Raises:
@@ -260,7 +268,7 @@ def versions() -> dict[str, str]:
 
 def start(
     file: StudyFile,
-    run: Path,
+    run: Place,
     settings: Settings,
     workers: Workers,
     watch: Callable[[int, int], Watch],
@@ -287,7 +295,7 @@ def start(
 
 
 def resume(
-    run: Path,
+    run: Place,
     workers: Workers,
     watch: Callable[[int, int], Watch],
     *,
