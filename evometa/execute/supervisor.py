@@ -203,7 +203,10 @@ class Supervisor:
             self._failed_starts += 1
             alive = any(other.node is not None for other in self._workers.values())
             if not alive and self._failed_starts >= max(FAILED_STARTS, len(self._workers)):
-                raise ExecutorError(f"the workers cannot load the study: {event.text}")
+                raise ExecutorError(
+                    f"the workers cannot load the study: {event.text}\nEvery machine needs evometa "
+                    "and what the study imports from elsewhere than beside its file"
+                )
             return
         node = worker.node
         failure = Failure.PREEMPTED if node in self._draining else event.failure
