@@ -2,8 +2,8 @@
 
 `make_trainable` turns a study into a trainable whose every step is a rung, a longer meta-training
 than the one before; `make_search_alg` proposes its candidates and keeps the table. Tune costs the
-driver some forty times as much for each candidate as `evometa search` and does not pack; use it for
-its schedulers.
+driver more than ten times as much for each candidate as `evometa search`, and does not pack; use it
+for its schedulers.
 """
 
 from __future__ import annotations

@@ -124,17 +124,29 @@ def supervisor(workers, n):
 def main():
     for workers, n in ((10, 5_000), (100, 10_000), (1000, 20_000)):
         seconds, utilisation = supervisor(workers, n)
-        print(f"supervisor, {workers:>4} workers: {1e3 * seconds:.2f} ms, busy {utilisation:.1%}")
+        print(
+            f"supervisor, {workers:>4} workers: {1e3 * seconds:.2f} ms, busy {utilisation:.1%}",
+            flush=True,
+        )
     for name in ("RAY_USAGE_STATS_ENABLED", "RAY_AIR_NEW_OUTPUT"):
         os.environ.setdefault(name, "0")
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     import ray
 
-    ray.init(address="local", num_cpus=WORKERS, include_dashboard=False, log_to_driver=False)
+    ray.init(
+        address="local",
+        num_cpus=WORKERS,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="ERROR",
+    )
     for n, seconds in ((2000, 0.0), (200, 0.1), (20, 1.0)):
         rounds = [(bare(n, seconds), pool(n, seconds)) for _ in range(3)]
         one, other = (1e3 * statistics.median(column) for column in zip(*rounds, strict=True))
-        print(f"{n} x {seconds} s: bare {one:.2f} ms, pool {other:.2f} ms, {other / one:.2f} times")
+        print(
+            f"{n} x {seconds} s: bare {one:.2f} ms, pool {other:.2f} ms, {other / one:.2f} times",
+            flush=True,
+        )
     print(f"Ray Tune, 0.0 s: {1e3 * tuned(300):.1f} ms")
     ray.shutdown()
 
