@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import signal
 import sys
 import time
@@ -30,19 +31,37 @@ out = Console(emoji=False)
 err = Console(stderr=True, emoji=False)
 LIVE_SECONDS = 5.0  # between two writings of a live report
 
+
+def _place(text: str) -> Any:
+    from evometa.store import place
+
+    return place(text)
+
+
 StudyPath = Annotated[Path, typer.Argument(help="A Python file that assigns `study`.")]
-RunPath = Annotated[Path, typer.Argument(help="A run directory.")]
+RunPath = Annotated[
+    Any, typer.Argument(help="A run directory, or its URL.", metavar="RUN", parser=_place)
+]
 DataOption = Annotated[str | None, typer.Option("--data", help="Folder of the task's data.")]
 Download = Annotated[bool, typer.Option("--download", help="Fetch the published data set.")]
 SkipBroken = Annotated[bool, typer.Option(help="Leave out broken images instead of stopping.")]
 Address = Annotated[str | None, typer.Option(help="A Ray cluster; default: a local one.")]
 Count = Annotated[int | None, typer.Option("--workers", help="Workers; default: all cores.", min=1)]
+Gpus = Annotated[
+    float | None, typer.Option("--gpus", help="GPUs of a worker, may be a fraction.", min=0)
+]
+TimeLimit = Annotated[
+    float | None, typer.Option(help="Seconds that a candidate may take; default: no limit.")
+]
 ExecutorName = Annotated[str, typer.Option("--executor", help="ray, or serial (this process).")]
 
 
 def main() -> None:
     """Run the command line; errors raised on purpose are printed without a traceback."""
     signal.signal(signal.SIGTERM, _terminate)
+    # what Ray reads when it is imported: the death of a worker is told in the table, not in between
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "A worker died|Raylet is terminated")
     try:
         app()
     except EvometaError as error:
@@ -53,7 +72,14 @@ def main() -> None:
 @app.command()
 def search(
     file: StudyPath,
-    run: Annotated[Path | None, typer.Option(help="Run directory; default runs/NAME.")] = None,
+    run: Annotated[
+        Any,
+        typer.Option(
+            help="Run directory, or a URL: s3://...; default runs/NAME.",
+            metavar="RUN",
+            parser=_place,
+        ),
+    ] = None,
     candidates: Annotated[
         int | None, typer.Option("-n", "--candidates", help="How many to train.", min=1)
     ] = None,
@@ -108,6 +134,8 @@ def search(
     executor: ExecutorName = "ray",
     address: Address = None,
     workers: Count = None,
+    gpus: Gpus = None,
+    time_limit: TimeLimit = None,
 ) -> None:
     """Search: propose, meta-train and score candidates; print the best beside the baselines."""
     from evometa import launch
@@ -138,7 +166,7 @@ def search(
     with out.status("Loading the data, and trying a few candidates without training"):
         study_file = launch.prepare(study_file, settings.data)
         admitted = launch.preflight(study_file, seed, settings.device)
-        where = _workers(executor, address, workers)
+        where = _workers(executor, address, workers, gpus, time_limit)
         plans = launch.choose_plans(study_file, admitted, plan, settings.device, where)
         settings = replace(settings, plans=plans)
     described = launch.describe(study_file, settings)
@@ -167,6 +195,8 @@ def resume(
     executor: ExecutorName = "ray",
     address: Address = None,
     workers: Count = None,
+    gpus: Gpus = None,
+    time_limit: TimeLimit = None,
 ) -> None:
     """Go on with a stopped or killed search, to the same table as without the break."""
     from evometa import launch
@@ -180,7 +210,7 @@ def resume(
     with _resumable(run):
         launch.resume(
             run,
-            _workers(executor, address, workers),
+            _workers(executor, address, workers, gpus, time_limit),
             _watch(kept["objectives"]),
             candidates=candidates,
             data=None if data is None else launch.Data(data),
@@ -250,14 +280,13 @@ def report(
     ] = False,
 ) -> None:
     """Write what a run found as one HTML file, which opens from disk and fetches nothing."""
-    from evometa.store import RunDirectory
 
     file = file or run / "report.html"
-    live = live and RunDirectory.is_held(run)
+    live = live and is_held(run)
     if live:
         out.print(f"Keeping {escape(str(file))} up to date; Ctrl-C ends this, not the search.")
     with contextlib.suppress(KeyboardInterrupt):  # the last page must not load itself again
-        while live and RunDirectory.is_held(run):
+        while live and is_held(run):
             started = time.monotonic()
             _write_report(run, file, live=True)
             time.sleep(max(LIVE_SECONDS, 3 * (time.monotonic() - started)))
@@ -329,10 +358,16 @@ class _resumable:
         raise typer.Exit(130)
 
 
-def _workers(executor: str, address: str | None, count: int | None) -> Any:
+def _workers(
+    executor: str,
+    address: str | None,
+    count: int | None,
+    gpus: float | None,
+    time_limit: float | None,
+) -> Any:
     from evometa.launch import Workers
 
-    return Workers(executor, address, count)
+    return Workers(executor, address, count, gpus, time_limit)
 
 
 def _watch(objectives: Mapping[str, str]) -> Any:

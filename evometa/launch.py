@@ -28,7 +28,7 @@ from evometa.evaluate import (
     parse_plan,
 )
 from evometa.evaluate.evaluator import choose_device
-from evometa.execute import Executor, Serial
+from evometa.execute import Executor, Limits, Serial
 from evometa.execute.ray_pool import RayPool
 from evometa.records import derive_seed
 from evometa.report import summary_of
@@ -36,6 +36,7 @@ from evometa.run import Observer, Order, Schedule, Search
 from evometa.search import Level, Searcher, Wishes, make_searcher
 from evometa.space import gene_value
 from evometa.store import (
+    Place,
     RunDirectory,
     Writer,
     evaluations,
@@ -87,11 +88,16 @@ class Workers:
         executor: `"ray"`, or `"serial"` in this process.
         address: a Ray cluster; None starts a local one.
         count: how many; None takes all.
+        gpus: of each worker on Ray, may be a fraction; None takes one where there are any.
+        time_limit: seconds that a candidate may take on Ray, as `TIMEOUT`; its worker is killed at
+            one and a half times that. None for ever.
     """
 
     executor: str = "ray"
     address: str | None = None
     count: int | None = None
+    gpus: float | None = None
+    time_limit: float | None = None
 
     def __post_init__(self) -> None:
         if self.executor not in ("ray", "serial"):
@@ -194,7 +200,7 @@ def adjusted(file: StudyFile, settings: Settings, training: Mapping[str, Any]) -
     return replace(file, study=study)
 
 
-def refuse_existing(run: Path, file: StudyFile) -> None:
+def refuse_existing(run: Place, file: StudyFile) -> None:
     """Refuse a run directory that exists, and say whether it can be resumed.
 
     Raises:
@@ -304,7 +310,7 @@ def _described(level: StudyLevel) -> dict[str, Any]:
 
 def start(
     file: StudyFile,
-    run: Path,
+    run: Place,
     settings: Settings,
     workers: Workers,
     watch: Callable[[int, int], Watch],
@@ -334,7 +340,7 @@ def start(
 
 
 def resume(
-    run: Path,
+    run: Place,
     workers: Workers,
     watch: Callable[[int, int], Watch],
     *,
@@ -439,9 +445,19 @@ def schema_of(file: StudyFile) -> pa.Schema:
     return make_schema({path: leaf.type for path, leaf in genes.items()}, file.study.metrics)
 
 
-def _executor(file: StudyFile, settings: Settings, workers: Workers, run: Path) -> Executor:
-    weights = str((run / "weights").resolve()) if file.study.rungs else None
+def _executor(file: StudyFile, settings: Settings, workers: Workers, run: Place) -> Executor:
+    # on an object store, promoted candidates are trained from the start
+    local = isinstance(run, Path) and file.study.rungs
+    weights = str(Path(str(run), "weights").resolve()) if local else None
     evaluate = Evaluator(file.study, settings.seed, settings.device, settings.plans, weights)
     if workers.executor == "serial":
         return Serial(evaluate)
-    return RayPool(evaluate, address=workers.address, workers=workers.count, modules=file.modules)
+    limit = workers.time_limit
+    return RayPool(
+        evaluate,
+        address=workers.address,
+        workers=workers.count,
+        modules=file.modules,
+        gpus=workers.gpus,
+        limits=Limits() if limit is None else Limits(soft=limit, hard=1.5 * limit),
+    )

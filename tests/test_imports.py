@@ -31,7 +31,7 @@ ALLOWED = {
     "errors": set(),
 }
 HEAVY = {
-    "ray": {"execute/ray_pool.py"},
+    "ray": {"execute/ray_pool.py", "tune.py"},
     "deap": {
         "search/individual.py",
         "search/regularized_evolution.py",

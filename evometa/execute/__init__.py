@@ -4,8 +4,20 @@
 `evometa.execute.ray_pool.RayPool` on the workers of a Ray cluster. None of them knows what it runs.
 """
 
-from evometa.execute.protocol import Evaluate, Executor, failed
+from evometa.execute.early_errors import EarlyErrors
+from evometa.execute.protocol import Evaluate, Executor, Interruptible, failed
 from evometa.execute.serial import Serial
 from evometa.execute.simulated import Simulated
+from evometa.execute.supervisor import Counts, Limits
 
-__all__ = ["Evaluate", "Executor", "Serial", "Simulated", "failed"]
+__all__ = [
+    "Counts",
+    "EarlyErrors",
+    "Evaluate",
+    "Executor",
+    "Interruptible",
+    "Limits",
+    "Serial",
+    "Simulated",
+    "failed",
+]

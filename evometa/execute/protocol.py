@@ -4,12 +4,24 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Sequence
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, runtime_checkable
 
 from evometa.records import Candidate, Evaluation, Status
 
 Evaluate: TypeAlias = Callable[[Sequence[Candidate]], list[Evaluation]]
 """Turns a pack into one evaluation a candidate, in the pack's order."""
+
+
+@runtime_checkable
+class Interruptible(Protocol):
+    """An evaluator that can stop early, instead of being killed with all that it knows."""
+
+    def until(self, late: Callable[[], bool]) -> Evaluate:
+        """Return an evaluator that stops soon after `late()`, which it polls, is true.
+
+        What it has finished then is returned as it is, and the rest as `TIMEOUT`.
+        """
+        ...
 
 
 class Executor(Protocol):
@@ -41,11 +53,16 @@ class Executor(Protocol):
 
 
 def run_pack(evaluate: Evaluate, pack: Sequence[Candidate]) -> list[Evaluation]:
-    """Evaluate a pack; what the evaluator raises, `sys.exit()` included, is an `ERROR`."""
+    """Evaluate a pack; what the evaluator raises, `sys.exit()` included, is an `ERROR`.
+
+    The members of a pack that raises are evaluated one by one, so that only the guilty are blamed.
+    """
     try:
         return evaluate(pack)
     except (Exception, SystemExit):
-        return failed(pack, Status.ERROR, traceback.format_exc())
+        if len(pack) == 1:
+            return failed(pack, Status.ERROR, traceback.format_exc())
+    return [result for candidate in pack for result in run_pack(evaluate, [candidate])]
 
 
 def failed(pack: Sequence[Candidate], status: Status, error: str) -> list[Evaluation]:

@@ -1,69 +1,68 @@
 """On the workers of a Ray cluster: long-lived actors, supervised by the driver.
 
-One actor a core (or a GPU) lives as long as the search, so that a candidate costs about a
+One actor a core (or a GPU) lives as long as there is work, so that a candidate costs about a
 millisecond of the driver, and no process, directory or file. The pool is our own because
 `ray.util.ActorPool` takes an actor that is just restarting for an idle one, and burns candidates
-on it.
+on it. Here is only what touches Ray; the decisions are the supervisor's.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import os
 import signal
 import socket
 import time
-from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
 import ray
 from ray.exceptions import (
-    GetTimeoutError,
+    ActorUnavailableError,
     OutOfMemoryError,
     RayActorError,
     RayError,
     RayTaskError,
+    TaskCancelledError,
 )
 
 from evometa.errors import ExecutorError
-from evometa.execute.protocol import Evaluate, failed, run_pack
+from evometa.execute.failures import Failure
+from evometa.execute.fleet import Arrived, Event, Finished, Gone
+from evometa.execute.protocol import Evaluate, Interruptible, failed, run_pack
+from evometa.execute.supervisor import NO_LIMITS, Counts, Limits, Supervisor
 from evometa.records import Candidate, Evaluation, Status
 
-IN_FLIGHT = 2  # packs an actor: the second hides the way to the driver and back
-ATTEMPTS = 3
 START_SECONDS = 120.0
-
-
-@dataclass
-class _Pack:
-    candidates: tuple[Candidate, ...]
-    attempts: int = 0
-
-
-@dataclass
-class _Worker:
-    actor: Any
-    packs: deque[tuple[Any, _Pack]] = field(default_factory=deque)  # the first one runs
+SCALE_SECONDS = 900.0  # a cloud may take that long to find a machine
+LOOK_SECONDS = 1.0
 
 
 class RayPool:
     """Evaluates packs on Ray actors.
 
-    A pack whose worker dies goes to another one; after three deaths its candidate is `LOST`. The
-    packs that only waited on that worker are not blamed, and a pack of several is split, so that
-    the guilty candidate is found. What the evaluator raises is an `ERROR` with its traceback.
+    What becomes of a pack whose worker is gone is told in `evometa.execute.failures`: no other
+    candidate suffers, and the guilty one is `LOST`, `OOM` or `TIMEOUT`. What the evaluator raises
+    is an `ERROR` with its traceback.
+
+    On a cluster of others (`address`), workers are asked for as packs need them, so that an
+    autoscaler can follow, and given back when they have been idle for a minute.
 
     Args:
-        evaluate: turns a pack into evaluations; put into the object store once.
+        evaluate: turns a pack into evaluations; put into the object store once. If it is
+            `Interruptible`, it is asked to stop at the soft limit.
         address: of a running cluster, `"auto"` for the one on this machine; None starts one here.
-        workers: how many actors; None takes one a GPU, or one a core where there is no GPU.
+        workers: at most how many actors; None takes one a GPU, or one a core where there is none.
         modules: modules that workers do not have; their functions travel by value.
+        gpus: of each worker; a fraction lets several share one. None takes one where there are
+            any, 0 takes none.
+        limits: how long a candidate may take, in seconds.
 
     Raises:
-        ExecutorError: if there is no cluster at the address.
+        ExecutorError: if there is no cluster at the address, or it is too small.
     """
 
     def __init__(
@@ -73,140 +72,155 @@ class RayPool:
         address: str | None = None,
         workers: int | None = None,
         modules: Sequence[ModuleType] = (),
+        gpus: float | None = None,
+        limits: Limits = NO_LIMITS,
     ) -> None:
         self._owns_ray = _connect(address)
-        self._queue: deque[_Pack] = deque()
-        self._done: list[Evaluation] = []
-        self._pool: list[_Worker] = []
-        self._closed = False
-        self._gpus = int(ray.cluster_resources().get("GPU", 0))
-        cores = int(ray.cluster_resources().get("CPU", 1))
-        self.workers = workers or self._gpus or cores
-        if self._owns_ray and self.workers > cores:
+        self._supervisor: Supervisor | None = None
+        fleet = _RayFleet(float(_has_gpus()) if gpus is None else gpus)
+        room = fleet.room()
+        if self._owns_ray and (workers or 1) > room:
             self.close()
             raise ExecutorError(
-                f"a worker needs a core, but {self.workers} are wanted and this machine has "
-                f"{cores}; lower --workers, or give the --address of a cluster"
+                f"{fleet.needs()}, but {workers or 1} are wanted and this machine has room for "
+                f"{room}; lower --workers, or give the --address of a cluster"
             )
         for module in modules:
             ray.cloudpickle.register_pickle_by_value(module)
-        self._evaluate = ray.put(evaluate)
-        self._ready_by: float | None = time.monotonic() + START_SECONDS
-        self._pool = [self._start() for _ in range(self.workers)]
+        fleet.load(evaluate)
+        elastic = address is not None
+        self.workers = workers or max(room, 1)
+        most = workers if elastic else self.workers
+        self._supervisor = Supervisor(fleet, most=most, elastic=elastic, limits=limits)
 
     def submit(self, pack: Sequence[Candidate]) -> None:
         """Queue a pack; it starts as soon as a worker is free."""
-        if self._closed:
-            raise ExecutorError("the executor is closed; make a new one")
-        self._queue.append(_Pack(tuple(pack)))
-        self._feed()
+        self._open().submit(pack)
 
     def collect(self, timeout: float) -> list[Evaluation]:
         """Return what has finished; wait up to `timeout` seconds for the first.
 
         Raises:
-            ExecutorError: if no worker starts within two minutes.
+            ExecutorError: if no worker can be had: none starts within two minutes, or within a
+                quarter of an hour where an autoscaler must first find a machine.
         """
-        self._feed()
-        refs = {ref: worker for worker in self._pool for ref, _ in worker.packs}
-        if refs and not self._done:
-            ready, _ = ray.wait(list(refs), num_returns=1, timeout=timeout, fetch_local=False)
-            if ready:
-                ready, _ = ray.wait(list(refs), num_returns=len(refs), timeout=0, fetch_local=False)
-            for ref in ready:
-                self._take(refs[ref], ref)
-            self._check_started(bool(ready))
-        elif not self._done:
-            time.sleep(timeout)
-        done, self._done = self._done, []
-        self._feed()
-        return done
+        return self._open().collect(timeout)
+
+    def counts(self) -> Counts:
+        """Return how many workers there are and what became of others."""
+        return self._open().counts()
 
     def close(self) -> None:
         """Stop the workers, and Ray if it was started here."""
-        if self._closed:
-            return
-        self._closed = True
-        for worker in self._pool:
-            ray.kill(worker.actor, no_restart=True)
-        self._pool = []
+        if self._supervisor is not None:
+            self._supervisor.close()
+            self._supervisor = None
         if self._owns_ray:
+            self._owns_ray = False
             ray.shutdown()
 
-    def _start(self) -> _Worker:
+    def _open(self) -> Supervisor:
+        if self._supervisor is None:
+            raise ExecutorError("the executor is closed; make a new one")
+        return self._supervisor
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """What is known of an object that Ray will deliver."""
+
+    worker: int
+    flight: int = 0  # 0: the worker's arrival
+    pack: Sequence[Candidate] = ()
+
+
+class _RayFleet:
+    """Workers as Ray actors.
+
+    Args:
+        gpus: of each worker.
+    """
+
+    def __init__(self, gpus: float) -> None:
+        self._gpus = gpus
         options: dict[str, Any] = {"num_cpus": 1, "max_restarts": 0, "max_task_retries": 0}
-        if self._gpus:
-            options["num_gpus"] = 1
+        if gpus:
+            options["num_gpus"] = gpus
         else:
             # Ray leaves all GPUs visible to actors that ask for none
             options["runtime_env"] = {"env_vars": {"CUDA_VISIBLE_DEVICES": ""}}
-        return _Worker(ray.remote(_Actor).options(**options).remote(self._evaluate))
+        self._actor = ray.remote(_Actor).options(**options)
+        self._actors: dict[int, Any] = {}
+        self._calls: dict[Any, _Call] = {}
+        self._draining: frozenset[str] = frozenset()
+        self._looked_at = -math.inf
 
-    def _feed(self) -> None:
-        for depth in range(1, IN_FLIGHT + 1):  # a first pack for all before a second for any
-            for worker in self._pool:
-                if self._queue and len(worker.packs) < depth:
-                    pack = self._queue.popleft()
-                    worker.packs.append((worker.actor.run.remote(pack.candidates), pack))
+    def load(self, evaluate: Evaluate) -> None:
+        """Put the evaluator, with its data, where workers find it: once for each node."""
+        self._evaluate = ray.put(evaluate)
 
-    def _take(self, worker: _Worker, ref: Any) -> None:
-        if worker not in self._pool:
-            return  # it was replaced while an earlier pack of this round was taken
-        pack = next(pack for held, pack in worker.packs if held == ref)
-        try:
-            self._done += ray.get(ref)
-        except RayTaskError as error:
-            if isinstance(error, OutOfMemoryError) or isinstance(error.cause, OutOfMemoryError):
-                self._replace(worker, str(error), memory=True)
-                return
-            self._done += failed(pack.candidates, Status.ERROR, str(error))
-        except OutOfMemoryError as error:
-            self._replace(worker, str(error), memory=True)
-            return
-        except (RayActorError, RayError) as error:
-            if getattr(error, "actor_init_failed", False):
-                raise ExecutorError(f"the workers cannot load the study: {error}") from error
-            self._replace(worker, str(error), preempted=getattr(error, "preempted", False))
-            return
-        worker.packs = deque((held, other) for held, other in worker.packs if held != ref)
+    def start(self, worker: int) -> None:
+        actor = self._actor.remote(self._evaluate)
+        self._actors[worker] = actor
+        self._calls[actor.arrive.remote()] = _Call(worker)
 
-    def _replace(
-        self, worker: _Worker, reason: str, *, memory: bool = False, preempted: bool = False
+    def run(
+        self, worker: int, flight: int, pack: Sequence[Candidate], seconds: float | None
     ) -> None:
-        """Start a worker in a dead one's place, and its packs again; blame the one that ran."""
-        packs = [pack for _, pack in worker.packs]
-        ray.kill(worker.actor, no_restart=True)
-        self._pool[self._pool.index(worker)] = self._start()
-        if not packs:
-            return
-        running, *waiting = packs
-        self._queue.extendleft(reversed(waiting))
-        if not preempted:
-            running.attempts += 1
-        if len(running.candidates) > 1:
-            singles = [_Pack((candidate,)) for candidate in running.candidates]
-            self._queue.extendleft(reversed(singles))
-        elif running.attempts >= (2 if memory else ATTEMPTS):
-            status = Status.OOM if memory else Status.LOST
-            text = f"its worker died {running.attempts} times; the last: {reason}"
-            self._done += failed(running.candidates, status, text)
-        else:
-            self._queue.appendleft(running)
+        ref = self._actors[worker].run.remote(pack, seconds)
+        self._calls[ref] = _Call(worker, flight, pack)
 
-    def _check_started(self, ready: bool) -> None:
+    def recall(self, flight: int) -> None:
+        for ref, call in self._calls.items():
+            if call.flight == flight:
+                ray.cancel(ref)
+
+    def kill(self, worker: int) -> None:
+        ray.kill(self._actors.pop(worker), no_restart=True)
+        self._calls = {ref: call for ref, call in self._calls.items() if call.worker != worker}
+
+    def wait(self, timeout: float) -> list[Event]:
+        if not self._calls:
+            time.sleep(timeout)
+            return []
+        refs = list(self._calls)
+        ready, _ = ray.wait(refs, num_returns=1, timeout=timeout, fetch_local=False)
         if ready:
-            self._ready_by = None
-        if self._ready_by is not None and time.monotonic() > self._ready_by:
-            wanted = f"{self.workers} workers of 1 CPU" + (" and 1 GPU" if self._gpus else "")
-            try:
-                pings = [worker.actor.ping.remote() for worker in self._pool]
-                ray.get(pings[0], timeout=5.0)
-            except GetTimeoutError as error:
-                raise ExecutorError(
-                    f"no worker started within {START_SECONDS:.0f} s: {wanted} are wanted, free "
-                    f"are {ray.available_resources()}; ask for fewer with --workers"
-                ) from error
-            self._ready_by = None  # they have started, and their first packs are long
+            ready, _ = ray.wait(refs, num_returns=len(refs), timeout=0, fetch_local=False)
+        calls = [(self._calls.pop(ref), ref) for ref in ready]
+        calls.sort(key=lambda pair: pair[0].flight)
+        return [_event(call, ref) for call, ref in calls]
+
+    def draining(self) -> frozenset[str]:
+        now = time.monotonic()
+        if now - self._looked_at > LOOK_SECONDS:
+            self._looked_at = now
+            self._draining = _draining_nodes()
+        return self._draining
+
+    def patience(self) -> float:
+        return START_SECONDS if self.room() else SCALE_SECONDS
+
+    def wants(self) -> str:
+        return (
+            f"{self.needs()}; the cluster has {_resources(ray.cluster_resources())}, and free are "
+            f"{_resources(ray.available_resources())}. Look at it with `ray status`; ask for fewer "
+            "with --workers"
+        )
+
+    def needs(self) -> str:
+        """Say what a worker needs."""
+        return "each worker needs 1 CPU" + (f" and {self._gpus:g} GPU" if self._gpus else "")
+
+    def room(self) -> int:
+        """Return how many workers the cluster has room for if nobody else uses it."""
+        total = 0
+        for node in ray.nodes():
+            if node["Alive"]:
+                cores = node["Resources"].get("CPU", 0.0)
+                gpus = node["Resources"].get("GPU", 0.0)
+                total += int(min(cores, gpus / self._gpus) if self._gpus else cores)
+        return total
 
 
 class _Actor:
@@ -214,15 +228,73 @@ class _Actor:
 
     def __init__(self, evaluate: Evaluate) -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the driver
-        self._evaluate = evaluate
+        self._stop_at = math.inf
+        late = self._late
+        self._evaluate = evaluate.until(late) if isinstance(evaluate, Interruptible) else evaluate
 
-    def run(self, pack: Sequence[Candidate]) -> list[Evaluation]:
-        """Evaluate a pack."""
+    def arrive(self) -> str:
+        """Say where it is, once it has started."""
+        node: str = ray.get_runtime_context().get_node_id()
+        return node
+
+    def run(self, pack: Sequence[Candidate], seconds: float | None) -> list[Evaluation]:
+        """Evaluate a pack, in `seconds` if the evaluator listens."""
+        self._stop_at = math.inf if seconds is None else time.monotonic() + seconds
         return run_pack(self._evaluate, pack)
 
-    def ping(self) -> bool:
-        """Answer once the worker has started."""
+    def _late(self) -> bool:
+        return time.monotonic() > self._stop_at
+
+
+def _event(call: _Call, ref: Any) -> Event:
+    """Say what a delivered object, or the error in its place, means."""
+    try:
+        value = ray.get(ref)
+    except TaskCancelledError:
+        return Finished(call.worker, call.flight, [])
+    except OutOfMemoryError as error:
+        return Gone(call.worker, Failure.MEMORY, str(error))
+    except RayTaskError as error:
+        if not call.flight:
+            return Gone(call.worker, Failure.CRASH, str(error))
+        return Finished(call.worker, call.flight, failed(call.pack, Status.ERROR, str(error)))
+    except RayError as error:
+        return Gone(call.worker, _failure(error), str(error))
+    if call.flight:
+        return Finished(call.worker, call.flight, value)
+    return Arrived(call.worker, value)
+
+
+def _failure(error: RayError) -> Failure:
+    if getattr(error, "preempted", False):
+        return Failure.PREEMPTED
+    text = str(error)
+    if "memory monitor" in text or "node running low on memory" in text:
+        return Failure.MEMORY
+    died = isinstance(error, RayActorError) and not isinstance(error, ActorUnavailableError)
+    return Failure.CRASH if died and "node has died" not in text else Failure.NODE
+
+
+def _has_gpus() -> bool:
+    """Return whether there are GPUs in the cluster, or its autoscaler could bring some."""
+    if ray.cluster_resources().get("GPU"):
         return True
+    try:
+        config = ray._private.state.state.get_cluster_config()
+        return any(group.resources.get("GPU") for group in config.node_group_configs)
+    except Exception:  # private to Ray; there may be no autoscaler
+        return False
+
+
+def _draining_nodes() -> frozenset[str]:
+    try:
+        return frozenset(ray._private.state.state.get_draining_nodes())
+    except Exception:  # private to Ray; without it, nodes are left when they are gone
+        return frozenset()
+
+
+def _resources(found: dict[str, float]) -> str:
+    return ", ".join(f"{found.get(name, 0):g} {name}" for name in ("CPU", "GPU"))
 
 
 def _probe(address: str | None) -> None:

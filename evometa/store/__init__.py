@@ -5,19 +5,24 @@ changes nothing, so it may read a run that is still going on.
 """
 
 from evometa.store.files import write_text
+from evometa.store.lock import is_held
 from evometa.store.provenance import versions
 from evometa.store.reader import evaluations, load, read_confirmed, read_table, repair
+from evometa.store.remote import Place, place
 from evometa.store.run_directory import RunDirectory
 from evometa.store.schema import TIME_AND_PLACE, make_schema
 from evometa.store.writer import Writer
 
 __all__ = [
     "TIME_AND_PLACE",
+    "Place",
     "RunDirectory",
     "Writer",
     "evaluations",
+    "is_held",
     "load",
     "make_schema",
+    "place",
     "read_confirmed",
     "read_table",
     "repair",

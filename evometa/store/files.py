@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable
-from pathlib import Path
+from io import BytesIO
 from typing import BinaryIO
 
 from evometa.errors import StoreError
+from evometa.store.remote import Place, RemotePath
 
 
-def write_text(path: Path, text: str) -> None:
+def write_text(path: Place, text: str) -> None:
     """Write a text file that is complete or absent.
 
     Raises:
@@ -23,15 +24,20 @@ def write_text(path: Path, text: str) -> None:
         raise StoreError(f"{path} cannot be written: {error}") from error
 
 
-def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
+def write_atomically(path: Place, write: Callable[[BinaryIO], object]) -> None:
     """Write a file so that a reader sees all of it or none of it, even after a power cut.
 
     The bytes go to a hidden file in the same folder, which is synced and renamed; then the folder
-    is synced. On an error the hidden file is removed.
+    is synced. On an error the hidden file is removed. On an object store the object appears whole.
 
     Raises:
-        OSError: if the disk is full or cannot be written.
+        OSError: if the disk is full or cannot be written, or the store cannot be reached.
     """
+    if isinstance(path, RemotePath):
+        buffer = BytesIO()
+        write(buffer)
+        path.write_bytes(buffer.getvalue())
+        return
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         with temporary.open("wb") as file:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ import pyarrow.parquet as pq
 
 from evometa.errors import StoreError
 from evometa.records import Evaluation
+from evometa.store.remote import Place, RemotePath, UnreachableError, place
 from evometa.store.schema import VERSION, from_row, make_schema, upgrade
 
 log = logging.getLogger(__name__)
@@ -21,19 +21,19 @@ log = logging.getLogger(__name__)
 KEYS = ("number", "rung", "told")
 
 
-def part_files(folder: Path) -> list[Path]:
+def part_files(folder: Place) -> list[Place]:
     """Return the parts in the order of writing; hidden files are unfinished."""
     return sorted(path for path in folder.glob("part-*.parquet") if path.name[0] != ".")
 
 
-def load(run: Path | str, *more: Path | str, columns: Sequence[str] | None = None) -> pa.Table:
+def load(run: Place | str, *more: Place | str, columns: Sequence[str] | None = None) -> pa.Table:
     """Return the table of a run, or of several as one.
 
     Nothing of a run is executed. Rows of older versions get the columns they lack. The result is
     Arrow's: `.to_pandas()`, `polars.from_arrow(table)`.
 
     Args:
-        run: a run directory.
+        run: a run directory, or its URL.
         more: others; then a first column `run` says which one a row is from, by the folder's name,
             or by its path where two have the same name.
         columns: the only ones to read, by name; those of a million rows take moments then.
@@ -45,12 +45,12 @@ def load(run: Path | str, *more: Path | str, columns: Sequence[str] | None = Non
     Raises:
         StoreError: if there is no run, no such column, or a newer version wrote it.
     """
-    paths = [Path(run), *map(Path, more)]
+    paths = [place(str(each)) if isinstance(each, str) else each for each in (run, *more)]
     if len(set(paths)) < len(paths):
         raise StoreError(f"each run must be given once, got {', '.join(map(str, paths))}")
     tables = [read_table(path, columns) for path in paths]
     if more:
-        names = [path.resolve().name for path in paths]
+        names = [_name(path) for path in paths]
         if len(set(names)) < len(names):
             names = [str(path) for path in paths]
         tables = [
@@ -61,7 +61,7 @@ def load(run: Path | str, *more: Path | str, columns: Sequence[str] | None = Non
     return table.replace_schema_metadata(joined_metadata(tables))
 
 
-def read_table(run: Path, columns: Sequence[str] | None = None) -> pa.Table:
+def read_table(run: Place, columns: Sequence[str] | None = None) -> pa.Table:
     """Return a run's table in the order of telling, one row for each candidate and rung.
 
     Nothing is changed: broken parts are left out, with a warning.
@@ -95,16 +95,24 @@ def read_table(run: Path, columns: Sequence[str] | None = None) -> pa.Table:
         return table
     missing = [name for name in columns if name not in table.column_names]
     if missing and tables:
-        known = sorted({name for path in part_files(folder) for name in pq.read_schema(path).names})
+        known = sorted(
+            {name for path in part_files(folder) for name in pq.read_schema(_source(path)).names}
+        )
         raise StoreError(f"{run} has no column {missing[0]!r}; it has {', '.join(known)}")
     for name in missing:
         table = table.append_column(name, pa.nulls(0))
     return table.select(list(columns))
 
 
-def read_part(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
-    """Return one part as this version has it; of `columns`, those that it has."""
-    with pq.ParquetFile(path) as file:
+def read_part(path: Place, columns: Sequence[str] | None = None) -> pa.Table:
+    """Return one part as this version has it; of `columns`, those that it has.
+
+    Raises:
+        ArrowInvalid: if it is torn.
+        FileNotFoundError: if it is gone.
+        StoreError: if a newer version wrote it, or the store cannot be reached.
+    """
+    with pq.ParquetFile(_source(path)) as file:
         names = None if columns is None else [n for n in columns if n in file.schema_arrow.names]
         table = upgrade(file.read(names), path)
     return (
@@ -112,7 +120,16 @@ def read_part(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
     )
 
 
-def read_confirmed(run: Path) -> pa.Table | None:
+def _source(path: Place) -> Any:
+    """Return what Arrow reads a file from."""
+    return pa.BufferReader(path.read_bytes()) if isinstance(path, RemotePath) else path
+
+
+def _name(path: Place) -> str:
+    return path.name if isinstance(path, RemotePath) else path.resolve().name
+
+
+def read_confirmed(run: Place) -> pa.Table | None:
     """Return `confirm.parquet`, the run's confirmation on meta-test; None if there is none.
 
     Raises:
@@ -122,12 +139,12 @@ def read_confirmed(run: Path) -> pa.Table | None:
     if not path.is_file():
         return None
     try:
-        return pq.read_table(path)
+        return pq.read_table(_source(path))
     except (pa.ArrowException, OSError) as error:
         raise StoreError(f"{path} cannot be read: {error}; confirm again") from error
 
 
-def repair(run: Path) -> list[Path]:
+def repair(run: Place) -> list[Place]:
     """Set broken parts aside, in `set-aside`, so that a search can go on; return where they are."""
     moved = []
     for path in part_files(run / "evaluations"):
@@ -140,14 +157,16 @@ def repair(run: Path) -> list[Path]:
             target = aside / path.name
             while target.exists():
                 target = target.with_name(f"again-{target.name}")
-            path.replace(target)
+            path.replace(target)  # type: ignore[arg-type]  # both are of one kind
             moved.append(target)
             log.warning("%s is torn (%s); it is set aside as %s", path, error, target)
     return moved
 
 
-def _require_torn(path: Path, error: Exception) -> None:
+def _require_torn(path: Place, error: Exception) -> None:
     """Raise `StoreError` if it is the system that fails, not the part: no permission, say."""
+    if isinstance(error, UnreachableError):
+        raise error
     if isinstance(error, OSError) and error.errno is not None:
         raise StoreError(f"{path} cannot be read: {error}") from error
 
@@ -159,11 +178,10 @@ def evaluations(table: pa.Table) -> Iterator[Evaluation]:
             yield from_row(row)
 
 
-def read_rows(path: Path, number: int, rung: int) -> list[dict[str, Any]]:
+def read_rows(path: Place, number: int, rung: int) -> list[dict[str, Any]]:
     """Return the rows of one candidate at one rung in one part."""
-    rows: list[dict[str, Any]] = pq.read_table(
-        path, filters=[("number", "=", number), ("rung", "=", rung)]
-    ).to_pylist()
+    filters = [("number", "=", number), ("rung", "=", rung)]
+    rows: list[dict[str, Any]] = pq.read_table(_source(path), filters=filters).to_pylist()
     return rows
 
 

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import json
-import logging
-import os
-import platform
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from evometa.errors import StoreError
 from evometa.store.files import write_atomically
-
-log = logging.getLogger(__name__)
+from evometa.store.lock import hold
+from evometa.store.remote import Place
 
 
 class RunDirectory:
@@ -24,16 +20,17 @@ class RunDirectory:
     Made by `create` or `open`; a context manager. `read` looks without holding.
 
     Attributes:
-        path: the folder.
+        path: the folder, or the URL of one on an object store.
         study: study.json, what was searched, as plain data.
     """
 
-    def __init__(self, path: Path, study: Mapping[str, Any]) -> None:
+    def __init__(self, path: Place, study: Mapping[str, Any]) -> None:
         self.path, self.study = path, study
-        self._lock = _lock(path)
+        self._copy: tempfile.TemporaryDirectory[str] | None = None
+        self._lock = hold(path)
 
     @classmethod
-    def create(cls, path: Path, study: Mapping[str, Any], source: str) -> RunDirectory:
+    def create(cls, path: Place, study: Mapping[str, Any], source: str) -> RunDirectory:
         """Make the folder of a new run.
 
         Args:
@@ -61,7 +58,7 @@ class RunDirectory:
         return cls(path, json.loads(text))
 
     @classmethod
-    def open(cls, path: Path) -> RunDirectory:
+    def open(cls, path: Place) -> RunDirectory:
         """Hold the folder of an earlier run.
 
         Raises:
@@ -70,7 +67,7 @@ class RunDirectory:
         return cls(path, cls.read(path))
 
     @staticmethod
-    def read(path: Path) -> dict[str, Any]:
+    def read(path: Place) -> dict[str, Any]:
         """Return study.json without holding the folder.
 
         Raises:
@@ -110,34 +107,29 @@ class RunDirectory:
         return summary
 
     @property
-    def weights(self) -> Path:
+    def weights(self) -> Place:
         """The folder of checkpoints."""
         return self.path / "weights"
 
-    @staticmethod
-    def is_held(path: Path) -> bool:
-        """Return whether a driver works on the folder now."""
-        try:
-            descriptor = os.open(path / ".lock", os.O_RDONLY)
-        except OSError:
-            return False
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError as error:
-            return error.errno in (errno.EACCES, errno.EAGAIN)
-        finally:
-            os.close(descriptor)
-        return False
-
     @property
     def study_file(self) -> Path:
-        """The copy of the study file."""
-        return self.path / "study.py"
+        """The copy of the study file; of one on an object store, a copy until this is left."""
+        if isinstance(self.path, Path):
+            return self.path / "study.py"
+        if self._copy is None:
+            self._copy = tempfile.TemporaryDirectory()
+            copy = Path(self._copy.name) / "study.py"
+            copy.write_bytes((self.path / "study.py").read_bytes())
+        return Path(self._copy.name) / "study.py"
 
     @property
-    def parts(self) -> Path:
+    def parts(self) -> Place:
         """The folder of the table's parts."""
         return self.path / "evaluations"
+
+    def check(self) -> None:
+        """Raise `StoreError` if the folder may be held by another driver by now."""
+        self._lock.check()
 
     def __enter__(self) -> RunDirectory:
         """Return itself."""
@@ -145,26 +137,6 @@ class RunDirectory:
 
     def __exit__(self, *error: object) -> None:
         """Let go of the folder."""
-        os.close(self._lock)
-
-
-def _lock(path: Path) -> int:
-    """Take the run's lock, which the system drops when this process ends, however it ends."""
-    try:
-        descriptor = os.open(path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
-    except OSError as error:
-        raise StoreError(f"{path} cannot be written: {error}") from error
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno not in (errno.EACCES, errno.EAGAIN):
-            log.warning("%s does not support locks: start one driver at a time", path)
-            return descriptor
-        holder = os.read(descriptor, 200).decode(errors="replace")
-        os.close(descriptor)
-        raise StoreError(
-            f"another driver works on {path} ({holder}); wait for it, or stop it first"
-        ) from error
-    os.truncate(descriptor, 0)
-    os.write(descriptor, f"process {os.getpid()} on {platform.node()}".encode())
-    return descriptor
+        self._lock.release()
+        if self._copy is not None:
+            self._copy.cleanup()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import time
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -17,6 +16,7 @@ from evometa.records import Evaluation
 from evometa.store.files import write_atomically
 from evometa.store.provenance import provenance
 from evometa.store.reader import joined_metadata, part_files, read_part, read_rows
+from evometa.store.remote import Place, RemotePath
 from evometa.store.run_directory import RunDirectory
 from evometa.store.schema import GeneValue, from_row, to_row
 
@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 FLUSH_ROWS = 256
 FLUSH_SECONDS = 1.0
 MOST_PARTS = 64
+PARTS_AT_REST = 8
+RATIO = 4
 
 
 class Writer:
@@ -32,7 +34,9 @@ class Writer:
 
     A part is written at every `FLUSH_ROWS` rows, or with the first row that comes `FLUSH_SECONDS`
     after the last part; a killed driver loses at most that, and evaluates it again. Once there are
-    `MOST_PARTS` parts they become one.
+    `MOST_PARTS` parts, or `PARTS_AT_REST` at the end, the last ones become one: those that are not
+    made of `RATIO` times as many as all after them, so that a row is written a few times in all and
+    the number of parts grows with the logarithm of the table.
 
     Args:
         directory: the run's folder, held.
@@ -41,7 +45,8 @@ class Writer:
     """
 
     def __init__(self, directory: RunDirectory, schema: pa.Schema, gene_value: GeneValue) -> None:
-        self._folder, self._gene_value = directory.parts, gene_value
+        self._directory, self._folder = directory, directory.parts
+        self._gene_value = gene_value
         origin = json.dumps(provenance(directory.study))
         self._schema = schema.with_metadata(
             {**(schema.metadata or {}), "evometa.provenance": origin}
@@ -94,8 +99,10 @@ class Writer:
             self._compact()
 
     def close(self) -> None:
-        """Write what is waiting."""
+        """Write what is waiting, and leave few parts."""
         self.flush()
+        if len(self._parts) > PARTS_AT_REST:
+            self._compact()
 
     def __enter__(self) -> Writer:
         """Return itself."""
@@ -115,7 +122,7 @@ class Writer:
                 raise
 
     def _compact(self) -> None:
-        """Make one part of all; a crash on the way leaves doubles, which the reader drops.
+        """Make one part of many; a crash on the way leaves doubles, which the reader drops.
 
         Nothing is lost where it fails: every row is in a part already, so the search goes on.
         """
@@ -126,31 +133,39 @@ class Writer:
             self._most_parts *= 2
 
     def _merge(self) -> None:
-        numbers = [_last_number(path) for path in self._parts]
-        name = f"part-{_first_number(self._parts[0]):06d}-{numbers[-1]:06d}.parquet"
+        sizes = [1 + _last_number(path) - _first_number(path) for path in self._parts]
+        kept = len(sizes) - 1
+        while kept and sizes[kept - 1] <= RATIO * sum(sizes[kept:]):
+            kept -= 1
+        parts = self._parts[kept:]
+        if len(parts) == 1:
+            return
+        name = f"part-{_first_number(parts[0]):06d}-{_last_number(parts[-1]):06d}.parquet"
         merged = self._folder / name
-        parts = [read_part(path) for path in self._parts]
-        table = pa.concat_tables(parts, promote_options="permissive")
-        self._write(merged, table.replace_schema_metadata(joined_metadata(parts)))
-        for path in self._parts:
+        tables = [read_part(path) for path in parts]
+        table = pa.concat_tables(tables, promote_options="permissive")
+        self._write(merged, table.replace_schema_metadata(joined_metadata(tables)))
+        for path in parts:
             if path != merged:
                 path.unlink()
-        self._parts = [merged]
+        self._parts[kept:] = [merged]
 
-    def _write(self, path: Path, table: pa.Table) -> None:
+    def _write(self, path: Place, table: pa.Table) -> None:
+        self._directory.check()
         try:
             write_atomically(path, lambda file: pq.write_table(table, file, compression="zstd"))
         except OSError as error:
+            cure = "Mend the connection" if isinstance(path, RemotePath) else "Free some space"
             raise StoreError(
                 f"{path} cannot be written: {error}. Everything up to the part before is safe; "
                 f"{len(self._rows)} finished candidates are not yet on disk and will be evaluated "
-                f"again. Free some space, then: evometa resume {self._folder.parent}"
+                f"again. {cure}, then: evometa resume {self._folder.parent}"
             ) from error
 
 
-def _first_number(path: Path) -> int:
+def _first_number(path: Place) -> int:
     return int(path.stem.split("-")[1])
 
 
-def _last_number(path: Path) -> int:
+def _last_number(path: Place) -> int:
     return int(path.stem.split("-")[-1])

@@ -51,6 +51,14 @@ class ExecutorContract:
             assert found[number].status is Status.ERROR
             assert "ValueError: this genome raises" in found[number].error
 
+    def test_who_raises_is_blamed_and_no_other(self, make):
+        executor = make(evaluate)
+        pack = candidates(5)
+        pack[3] = Candidate(3, "raise", 0)
+        executor.submit(pack)
+        found = {e.candidate.number: e.status for e in collect_all(executor, 5)}
+        assert found == {n: Status.ERROR if n == 3 else Status.OK for n in range(5)}
+
     def test_leaving_is_an_error_too(self, make):
         executor = make(evaluate)
         executor.submit(candidates(1, "exit"))

@@ -1,12 +1,16 @@
 """The Ray pool keeps the contract, and survives what candidates do to their workers."""
 
 import os
+import random
+import signal
 import sys
 import textwrap
+import time
 
 import pytest
 
 from evometa.errors import ExecutorError
+from evometa.execute.supervisor import Limits
 from evometa.records import Candidate, Evaluation, Status
 from tests.contracts.executor import ExecutorContract, candidates, collect_all, evaluate
 
@@ -62,25 +66,93 @@ class TestRayPool(ExecutorContract):
         return lambda evaluate: make(evaluate, modules=(suite,))
 
 
-def kills_its_worker(pack):
-    if any(candidate.genome == "die" for candidate in pack):
-        os._exit(1)
-    return [Evaluation(candidate, Status.OK) for candidate in pack]
+def misbehave(pack):
+    """A genome is a number of seconds, or what a candidate does to its worker."""
+    for candidate in pack:
+        if candidate.genome == "segfault":
+            os.kill(os.getpid(), signal.SIGSEGV)
+        elif candidate.genome == "sleep":
+            time.sleep(3600)
+        elif candidate.genome == "raise":
+            raise ValueError(f"candidate {candidate.number} raises")
+        else:
+            time.sleep(candidate.genome)
+    where = {"pid": float(os.getpid())}
+    return [Evaluation(candidate, Status.OK, where) for candidate in pack]
 
 
-def test_a_candidate_that_kills_its_worker_is_lost_and_no_other(make):
-    pool = make(kills_its_worker, modules=(sys.modules[__name__],))
-    crowd = candidates(12)
-    crowd[5] = Candidate(5, "die", 0)
-    pool.submit(crowd[:4])
-    pool.submit(crowd[4:8])  # the guilty one is found by splitting this pack
-    for candidate in crowd[8:]:
+HERE = (sys.modules[__name__],)
+
+
+def run(pool, crowd, pack=1, seconds=150):
+    for start in range(0, len(crowd), pack):
+        pool.submit(crowd[start : start + pack])
+    found = collect_all(pool, len(crowd), seconds)
+    assert sorted(e.candidate.number for e in found) == list(range(len(crowd)))
+    assert pool.collect(0.0) == []
+    return {e.candidate.number: e for e in found}
+
+
+def crowd_with(guilty, n=16, seconds=0.01):
+    return [Candidate(number, guilty.get(number, seconds), 0) for number in range(n)]
+
+
+def test_each_guilty_candidate_has_its_status_and_no_other(make):
+    pool = make(misbehave, modules=HERE, limits=Limits(hard=3.0))
+    guilty = {1: "segfault", 6: "sleep", 14: "raise"}
+    found = run(pool, crowd_with(guilty), pack=4)
+    status = {n: e.status for n, e in found.items() if e.status is not Status.OK}
+    assert status.pop(1) is Status.LOST and "died 3 times" in found[1].error
+    assert status.pop(6) is Status.TIMEOUT and "hard limit of 3 s" in found[6].error
+    assert status == {14: Status.ERROR}
+    assert "ValueError: candidate 14 raises" in found[14].error
+    counts = pool.counts()
+    assert counts.failures == {"crash": 5, "timeout": 3} and counts.alive + counts.starting == 2
+
+
+def test_workers_killed_at_random_cost_no_candidate(make):
+    pool = make(misbehave, modules=HERE)
+    rng, crowd, found = random.Random(0), crowd_with({}, n=60, seconds=0.2), []
+    pids, kills = set(), 0  # those that brought a result since the last kill
+    for candidate in crowd:
         pool.submit([candidate])
-    found = {e.candidate.number: e for e in collect_all(pool, 12, seconds=120)}
-    assert sorted(found) == list(range(12))
-    assert {n for n, e in found.items() if e.status is not Status.OK} == {5}
-    assert found[5].status is Status.LOST
-    assert "died" in found[5].error
+    until = time.monotonic() + 150
+    while len(found) < len(crowd) and time.monotonic() < until:
+        new = pool.collect(0.2)
+        found += new
+        pids |= {int(e.metrics["pid"]) for e in new if e.status is Status.OK}
+        if pids and kills < 6 and len(found) > 8 * kills:
+            os.kill(rng.choice(sorted(pids)), signal.SIGKILL)
+            pids = set()
+            kills += 1
+    assert kills == 6
+    assert sorted(e.candidate.number for e in found) == list(range(60))
+    assert {e.status for e in found} == {Status.OK}
+
+
+class Patient:
+    """An evaluator that listens to the soft limit."""
+
+    def __init__(self, late=lambda: False):
+        self._late = late
+
+    def until(self, late):
+        return Patient(late)
+
+    def __call__(self, pack):
+        until = time.monotonic() + 60
+        while not self._late() and time.monotonic() < until:
+            time.sleep(0.01)
+        status = Status.TIMEOUT if self._late() else Status.OK
+        return [Evaluation(c, status, {"pid": float(os.getpid())}) for c in pack]
+
+
+def test_an_evaluator_that_listens_stops_at_the_soft_limit_and_keeps_its_worker(make):
+    pool = make(Patient(), modules=HERE, workers=1, limits=Limits(soft=0.3))
+    found = run(pool, candidates(3))
+    assert {e.status for e in found.values()} == {Status.TIMEOUT}
+    assert len({e.metrics["pid"] for e in found.values()}) == 1
+    assert pool.counts().lost == 0
 
 
 def test_the_users_module_travels_by_value(make, tmp_path):
@@ -104,3 +176,20 @@ def test_the_users_module_travels_by_value(make, tmp_path):
     pool = make(module.evaluate, modules=(module,))
     pool.submit(candidates(3))
     assert sorted(e.metrics["twice"] for e in collect_all(pool, 3)) == [0.0, 2.0, 4.0]
+
+
+class Unloadable:
+    def __reduce__(self):
+        return (_refuse, (os.getpid(),))
+
+
+def _refuse(pid):
+    if os.getpid() != pid:
+        raise ModuleNotFoundError("No module named 'only_here'")
+    return Unloadable()
+
+
+def test_a_study_that_workers_cannot_load_is_said(make):
+    pool = make(Unloadable(), modules=HERE)
+    with pytest.raises(ExecutorError, match=r"(?s)cannot load the study.*only_here"):
+        collect_all(pool, 1)

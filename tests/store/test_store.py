@@ -9,6 +9,7 @@ import sys
 import textwrap
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -116,14 +117,28 @@ def test_parts_are_merged_and_nothing_is_lost(tmp_path):
     run = tmp_path / "run"
     write(run, range(150))
     assert numbers_in(run) == list(range(150))
-    assert len(list((run / "evaluations").iterdir())) <= writer_module.MOST_PARTS + 1
+    assert len(list((run / "evaluations").iterdir())) <= writer_module.PARTS_AT_REST
+
+
+def test_a_row_is_rewritten_a_few_times_only(tmp_path, monkeypatch):
+    monkeypatch.setattr(writer_module, "MOST_PARTS", 8)
+    written = []
+    whole = Writer._write
+    monkeypatch.setattr(
+        Writer,
+        "_write",
+        lambda self, path, table: (written.append(len(table)), whole(self, path, table)),
+    )
+    run = tmp_path / "run"
+    write(run, range(600))
+    assert numbers_in(run) == list(range(600))
+    assert sum(written) < 600 * 8
+    assert len(list((run / "evaluations").iterdir())) <= writer_module.PARTS_AT_REST
 
 
 def test_a_failure_between_merging_and_deleting_does_no_harm(tmp_path, monkeypatch, caplog):
     run = tmp_path / "run"
-    monkeypatch.setattr(
-        writer_module.Path, "unlink", lambda *_, **__: (_ for _ in ()).throw(OSError)
-    )
+    monkeypatch.setattr(Path, "unlink", lambda *_, **__: (_ for _ in ()).throw(OSError))
     write(run, range(70))
     monkeypatch.undo()
     assert "stay as they are" in caplog.text

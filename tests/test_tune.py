@@ -1,0 +1,125 @@
+"""A study under Ray Tune."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from evometa.errors import StudyError
+from evometa.store import RunDirectory, evaluations, read_table
+
+STUDY = Path(__file__).resolve().parents[1] / "search_spaces" / "sinusoid.py"
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+
+@pytest.fixture
+def local_ray(monkeypatch):
+    import ray
+
+    for name, value in {
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+        "RAY_AIR_NEW_OUTPUT": "0",
+    }.items():
+        monkeypatch.setenv(name, value)
+    ray.init(
+        address="local",
+        num_cpus=2,
+        object_store_memory=80 * 2**20,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="ERROR",
+    )
+    yield
+    ray.shutdown()
+
+
+def test_asha_searches_a_study_and_the_table_keeps_it(local_ray, tmp_path):
+    from ray import tune
+    from ray.tune.schedulers import ASHAScheduler
+
+    from evometa.tune import make_search_alg, make_trainable
+
+    tuner = tune.Tuner(
+        make_trainable(STUDY, iterations=(2, 4, 8)),
+        tune_config=tune.TuneConfig(
+            metric="query_loss",
+            mode="min",
+            num_samples=9,
+            search_alg=make_search_alg(STUDY, tmp_path / "run", concurrent=2),
+            scheduler=ASHAScheduler(max_t=3, grace_period=1, reduction_factor=3),
+            reuse_actors=True,
+        ),
+        run_config=tune.RunConfig(storage_path=str(tmp_path / "tune"), verbose=0),
+    )
+    results = tuner.fit()
+    assert len(results) == 9 and results.num_errors == 0
+    stored = list(evaluations(read_table(tmp_path / "run")))
+    assert sorted(e.candidate.number for e in stored) == list(range(9))
+    assert {e.candidate.rung for e in stored} > {0}, "none was stopped, or none went on"
+    best = json.loads(results.get_best_result().metrics["evaluation"])["candidate"]["number"]
+    losses = {e.candidate.number: e.metrics.get("query_loss", 1e9) for e in stored}
+    assert losses[best] == min(losses.values())
+    assert RunDirectory.read(tmp_path / "run")["settings"]["order"] == "arrival"
+
+
+def result_of(config, rung=0):
+    from dataclasses import asdict, replace
+
+    from evometa.records import Evaluation, Status
+    from evometa.tune import _candidate
+
+    candidate = replace(_candidate(config), rung=rung)
+    loss = (candidate.number * 7 % 5) + 0.5
+    row = asdict(Evaluation(candidate, Status.OK, {"query_loss": loss, "params": 3.0}))
+    return {"evaluation": json.dumps({**row, "status": "OK"})}
+
+
+def search_alg(run):
+    from evometa.tune import make_search_alg
+
+    return make_search_alg(STUDY, run, concurrent=4, seed=3).searcher
+
+
+def walk(alg, first, last):
+    """Ask and tell, three trials on their way at any time; return the configs."""
+    configs = {}
+    for number in range(first, last):
+        configs[number] = alg.suggest(f"trial-{number}")
+        if number >= 3:
+            before = configs.get(number - 3) or alg.before[number - 3]
+            alg.on_trial_complete(f"trial-{number - 3}", result_of(before))
+    return configs
+
+
+def test_what_is_restored_goes_on_as_if_never_stopped(tmp_path):
+    import pickle
+
+    whole = walk(search_alg(tmp_path / "whole"), 0, 40)
+    alg = search_alg(tmp_path / "stopped")
+    before = walk(alg, 0, 20)
+    alg.save(str(tmp_path / "state.json"))
+    again = pickle.loads(pickle.dumps(alg))
+    alg._directory.__exit__(None, None, None)  # as the end of its process would
+    again.restore(str(tmp_path / "state.json"))
+    again.before = before
+    assert before | walk(again, 20, 40) == whole
+
+
+def test_a_trial_that_failed_is_lost(tmp_path):
+    alg = search_alg(tmp_path / "run")
+    alg.suggest("a")
+    alg.on_trial_complete("a", error=True)
+    alg.save(os.devnull)
+    (evaluation,) = evaluations(read_table(tmp_path / "run"))
+    assert evaluation.status.value == "LOST"
+
+
+@pytest.mark.parametrize("iterations", [(), (4, 2), (2, 2)])
+def test_rungs_must_increase(iterations):
+    from evometa.tune import make_trainable
+
+    with pytest.raises(StudyError, match="must increase"):
+        make_trainable(STUDY, iterations)
