@@ -280,6 +280,7 @@ def report(
     ] = False,
 ) -> None:
     """Write what a run found as one HTML file, which opens from disk and fetches nothing."""
+    from evometa.store import is_held
 
     file = file or run / "report.html"
     live = live and is_held(run)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, Protocol, TypeAlias
 
 from evometa.errors import StoreError, StudyError
+from evometa.execute.early_errors import EarlyErrors
 from evometa.execute.protocol import Executor
 from evometa.records import Candidate, Evaluation, Genome, Status, canonical_json, genome_hash
 from evometa.search.protocol import Searcher
@@ -124,6 +125,7 @@ class Search:
         self._pending: dict[Key, list[Candidate]] = {}  # submitted -> equal candidates waiting
         self._company: set[Key] = set()  # stored, and at most evaluated again beside others
         self._arrived: dict[int, Evaluation] = {}  # by place; recorded, not yet told
+        self._early = EarlyErrors()
         self._dry = False  # the searcher has nothing until it is told more
 
     def run(self, stored: Sequence[Evaluation] = ()) -> str:
@@ -135,6 +137,7 @@ class Search:
 
         Raises:
             StoreError: if a stored candidate is not the one that the searcher proposes again.
+            StudyError: if the first candidates all end in the same error.
         """
         known: dict[Key, Evaluation] = {}
         if self._schedule.order == "logical":
@@ -169,6 +172,7 @@ class Search:
             self._originals.setdefault(self._identity(candidate), candidate.number)
             self._observer.recorded(evaluation)
             self._meter.recorded(evaluation)
+            self._early.found(evaluation)
             self._tell(evaluation)
         self._asked = self._recorded = len(stored)
 
@@ -215,6 +219,7 @@ class Search:
         self._recorded += 1
         self._observer.recorded(stored)
         self._meter.recorded(stored)
+        self._early.found(stored)
 
     def _is_new(self, candidate: Candidate) -> bool:
         """Return whether it must be evaluated; else take an equal one's result."""
@@ -238,6 +243,7 @@ class Search:
         self._arrived[place] = evaluation
         self._observer.recorded(evaluation)
         self._meter.recorded(evaluation)
+        self._early.recorded(evaluation)
 
     def _identity(self, candidate: Candidate) -> str:
         return f"{candidate.rung}:{self._identify(candidate.genome)}"

@@ -8,7 +8,7 @@ import resource
 import statistics
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -52,6 +52,7 @@ class Evaluator:
             a plan; those that are not named run by `default_plan`.
         weights: folder of the checkpoints with which promoted candidates go on; without one, or
             where it is not reached, they are trained from the start, to the same end.
+        late: asked between blocks of meta-iterations whether the time is over.
     """
 
     study: Study
@@ -59,6 +60,11 @@ class Evaluator:
     device: str = "auto"
     plans: Mapping[str, str] = field(default_factory=dict)
     weights: str | None = None
+    late: Callable[[], bool] | None = None
+
+    def until(self, late: Callable[[], bool]) -> Evaluator:
+        """Return the same evaluator, which stops with `TIMEOUT` when `late` says so."""
+        return replace(self, late=late)
 
     def __call__(self, pack: Sequence[Candidate]) -> list[Evaluation]:
         """Evaluate the candidates of a pack; never raises for what a candidate does."""
@@ -110,9 +116,11 @@ class Evaluator:
         try:
             results = self._measure(members, device)
         except Exception as error:
-            if len(members) > 1:  # one of them is to blame: find out which
+            if len(members) > 1 and not isinstance(
+                error, _Late
+            ):  # one of them is to blame: find out which
                 return [self._evaluate([member], device)[0] for member in members]
-            results = [_failed(members[0].blank, error)]
+            results = [_failed(member.blank, error) for member in members]
         seconds = (time.perf_counter() - started) / len(members)
         return [
             replace(result, seconds=seconds + sum(a.seconds for a in member.admissions))
@@ -166,9 +174,13 @@ class Evaluator:
                 device=device,
                 checkpoints=[kept for kept in checkpoints if kept is not None],
             )
-            trainer.run(level.iterations)
+            trainer.run(level.iterations, self._check_time)
             checkpoints = [trainer.checkpoint(index) for index in range(len(members))]
         return trainer, learners
+
+    def _check_time(self, iteration: int, loss: float) -> None:
+        if self.late is not None and self.late():
+            raise _Late(f"the time limit was reached at meta-iteration {iteration}")
 
     def _save(self, members: list[_Member], trainer: Trainer) -> None:
         """Keep what a promoted candidate will go on from."""
@@ -236,6 +248,10 @@ class Evaluator:
         )
 
 
+class _Late(Exception):
+    """The time limit has been reached."""
+
+
 @dataclass(frozen=True)
 class _Member:
     """A candidate that passed the gate, and what is known of its evaluation so far.
@@ -297,6 +313,8 @@ def _capped(genome: Genome, steps: int | None) -> Genome:
 
 def _failed(blank: Evaluation, error: Exception) -> Evaluation:
     """Name what went wrong."""
+    if isinstance(error, _Late):
+        return replace(blank, status=Status.TIMEOUT, error=str(error))
     if isinstance(error, Rejected):
         return replace(blank, status=Status.INVALID, error=str(error))
     if isinstance(error, torch.OutOfMemoryError | MemoryError):

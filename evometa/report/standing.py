@@ -13,10 +13,14 @@ import pyarrow.compute as pc
 from evometa.agreement import Agreement, agree
 from evometa.records import Objectives, Status
 
+UNKNOWN = 2**31  # the highest rung there is
+
 
 def full_rung(study: Mapping[str, Any]) -> int:
     """Return the rung of the full evaluation, from study.json; rungs above it are more seeds."""
-    return sum(1 for level in study.get("levels", [{}]) if not level.get("seed")) - 1
+    if "levels" not in study:
+        return UNKNOWN
+    return sum(not level["seed"] for level in study["levels"]) - 1
 
 
 def standing(table: pa.Table, full: int) -> pa.Table:
