@@ -62,7 +62,7 @@ class Model:
         self._surrogate: Surrogate | None = None
         self._kept: list[Seen] = []
         self._values = np.zeros((0, 0))
-        self._rows = np.zeros((0, 0))
+        self._near = np.zeros((0, 0))
         self._believed: set[int] = set()
 
     @property
@@ -107,7 +107,7 @@ class Model:
                 self._believed.add(candidate.number)
                 self._surrogate.believe(self.rows([candidate.genome])[0])
         targets = _towards(self._values, direction)
-        return Judge(self, self._surrogate, self._rows, targets, self._kept)
+        return Judge(self, self._surrogate, self._near, targets, self._kept)
 
     def rows(self, genomes: Sequence[Genome]) -> Array:
         """Return the features of genomes at the highest rung so far, shape `(genomes, columns)`."""
@@ -131,7 +131,8 @@ class Model:
         scale = np.exp(self._weights.log_weights / 2)[gene_of]
         noise = float(np.exp(self._weights.log_noise))
         self._surrogate = Surrogate(np.vstack([rows, pending]), len(rows), scale, noise)
-        self._rows = self._columns.rows(self._at_top([seen.features for seen in kept]))
+        at_top = self._columns.rows(self._at_top([seen.features for seen in kept]))
+        self._near = self._surrogate.near(at_top)
         self._renew_at = self._told + max(1, self._told // STALE)
 
     def _telling(self) -> list[Seen]:
@@ -154,7 +155,7 @@ class Judge:
     Args:
         model: gives the rows of genomes.
         surrogate: predicts.
-        rows: of what was seen, at the highest rung.
+        near: kernel of what was seen, as if at the highest rung, with itself.
         targets: standardised losses of what was seen, in one direction, shape `(seen,)`.
         seen: the results.
 
@@ -166,13 +167,13 @@ class Judge:
         self,
         model: Model,
         surrogate: Surrogate,
-        rows: Array,
+        near: Array,
         targets: Array,
         seen: Sequence[Seen],
     ) -> None:
         self._model, self._surrogate = model, surrogate
         self._solved = surrogate.solve(targets)
-        means, _ = surrogate.predict(rows, self._solved)
+        means = near @ self._solved
         alive = [i for i, each in enumerate(seen) if each.losses is not None]
         order = sorted(alive, key=lambda i: (means[i], i))
         self._best = float(means[order[0]])

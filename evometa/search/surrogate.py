@@ -145,6 +145,13 @@ class Surrogate:
         lower = self._lower[: self._seen, : self._seen]
         return np.asarray(scipy.linalg.cho_solve((lower, True), values, check_finite=False))
 
+    def near(self, rows: Array) -> Array:
+        """Return the kernel of genomes with those seen, shape `(genomes, seen)`.
+
+        Its product with what `solve` returns are the predicted means.
+        """
+        return _kernel(rows * self._scale, self._rows[: self._seen])
+
     def predict(self, rows: Array, solved: Array) -> tuple[Array, Array]:
         """Return means and standard deviations, each of shape `(genomes,)`."""
         near = _kernel(rows * self._scale, self._rows)
