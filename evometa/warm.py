@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,7 @@ from evometa.records import (
 from evometa.store import RunDirectory, evaluations, read_table
 from evometa.study import Study
 
+SAME = ("task", "training", "objectives")
 SEEDS = 5  # the best of each run, which are evaluated again
 LEARNED = 500  # at most so many results of each run are learned from, the best
 
@@ -64,6 +66,7 @@ def read_earlier(runs: Sequence[Path], study: Study, described: Mapping[str, Any
     seeds: dict[str, Genome] = {}
     results: list[dict[str, Any]] = []
     skipped = 0
+    now = json.loads(json.dumps({part: described[part] for part in SAME}))
     for run in runs:
         kept = RunDirectory.read(run)
         fitting: list[Evaluation] = []
@@ -77,8 +80,7 @@ def read_earlier(runs: Sequence[Path], study: Study, described: Mapping[str, Any
         best = _best_first(fitting, kept["objectives"])
         for evaluation in best[:SEEDS]:
             seeds[f"{run.name}/{evaluation.candidate.id}"] = evaluation.candidate.genome
-        parts = ("task", "training", "objectives")
-        if all(kept.get(part) == described[part] for part in parts):
+        if all(kept.get(part) == now[part] for part in SAME):
             results += [
                 {"genome": each.candidate.genome, "metrics": dict(each.metrics)}
                 for each in best[:LEARNED]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import ndtr
 
+from evometa.limits import BAD
 from evometa.records import Candidate, Evaluation, Genome, Objectives, Status, losses
 from evometa.search.surrogate import Array, Columns, Surrogate, Weights
 from evometa.space import Space
@@ -193,12 +194,16 @@ class Judge:
 def _standardised(seen: Sequence[Seen], objectives: int) -> Array:
     """Return losses, the large ones on a logarithmic scale.
 
-    So a result that is far off, or a failure, tells little more than that it is bad.
+    So a result that is far off, or a failure, tells little more than that it is bad. One that
+    breaks constraints is as bad as the worst of those that do not.
     """
     good = np.array([each.losses for each in seen if each.losses is not None])
     if not len(good):
         return np.zeros((len(seen), objectives))
+    allowed = good[(np.abs(good) < BAD).all(1)]
+    good = allowed if len(allowed) else good
     filled = np.array([each.losses or good.max(0) for each in seen])
+    filled = np.minimum(filled, good.max(0))
     lowest = good.min(0)
     unit = LINEAR * (np.median(good, axis=0) - lowest) + 1e-12 * (1 + np.abs(lowest))
     logs = np.log1p((filled - lowest) / unit)

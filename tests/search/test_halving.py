@@ -1,0 +1,193 @@
+"""Successive halving: the best go on, whatever the order, and rungs are watched."""
+
+import random
+
+import numpy as np
+import pytest
+
+from evometa.limits import dominated, parse_limit
+from evometa.records import Candidate, Evaluation, Status
+from evometa.search import Level, SuccessiveHalving, Wishes, make_searcher
+from evometa.space import Float, Struct
+
+SPACE = Struct(x=Float(0.0, 1.0))
+ONE = {"loss": "min"}
+THREE = (Level(), Level(), Level())
+
+
+def searcher(levels=THREE, limit=90, objectives=ONE, **wishes):
+    return make_searcher("random", SPACE, objectives, 3, Wishes(limit, levels=levels, **wishes))
+
+
+def tell(halving, candidate, loss, status=Status.OK, scores=(), **metrics):
+    halving.tell([Evaluation(candidate, status, {"loss": loss, **metrics}, scores=scores)])
+
+
+def whole(halving, loss_of, n=1, **more):
+    """Ask and tell until nothing is left; return all that was asked for."""
+    asked = []
+    while batch := halving.ask(n):
+        asked += batch
+        for candidate in batch:
+            scores = more["scores"](candidate) if "scores" in more else ()
+            tell(halving, candidate, loss_of(candidate), scores=scores)
+    return asked
+
+
+@pytest.mark.parametrize("n", [1, 4, 16])
+def test_a_third_goes_on_at_each_rung(n):
+    asked = whole(searcher(), lambda c: c.genome["x"], n)
+    counts = [sum(c.rung == rung for c in asked) for rung in range(3)]
+    assert counts == [90, 30, 10]
+    top = sorted(c.genome["x"] for c in asked if c.rung == 2)
+    everybody = sorted(c.genome["x"] for c in asked if c.rung == 0)
+    assert top[0] == everybody[0]
+    assert np.mean(top) < np.quantile(everybody, 0.35)
+
+
+def test_a_candidate_keeps_its_genome_and_seed():
+    asked = whole(searcher(), lambda c: c.genome["x"])
+    first = {c.number: c for c in asked if c.rung == 0}
+    for candidate in asked:
+        assert candidate.genome == first[candidate.number].genome
+        assert candidate.seed == first[candidate.number].seed
+
+
+def test_failures_and_copies_are_never_promoted():
+    halving, seen = searcher(), []
+    while batch := halving.ask(1):
+        (candidate,) = batch
+        assert not (candidate.rung and candidate.number % 2)
+        seen.append(candidate)
+        if candidate.number % 2:
+            tell(halving, candidate, 0.0, Status.DIVERGED)
+        else:
+            tell(halving, candidate, candidate.genome["x"])
+    assert any(c.rung == 2 for c in seen)
+
+
+def test_known_designs_reach_every_rung():
+    halving = searcher(seeds={"poor": {"x": 0.999}})
+    asked = whole(halving, lambda c: c.genome["x"])
+    assert [c.rung for c in asked if c.number == 0] == [0, 1, 2]
+
+
+def test_several_objectives_promote_by_dominance():
+    halving = searcher(objectives={"loss": "min", "cost": "min"})
+    promoted, all_of = [], {}
+    while batch := halving.ask(1):
+        (candidate,) = batch
+        x = candidate.genome["x"]
+        cost = 1 - x if candidate.number % 3 else 2 - x  # every third is dominated by its like
+        tell(halving, candidate, x, cost=cost)
+        all_of.setdefault(candidate.rung, []).append(candidate.number)
+        if candidate.rung:
+            promoted.append(candidate.number)
+    share = sum(number % 3 == 0 for number in promoted) / len(promoted)
+    assert share < 0.2
+
+
+def test_agreement_tells_a_rung_that_predicts_from_one_that_does_not():
+    chance = random.Random(0)
+    luck = {number: chance.random() for number in range(1000)}
+    good = searcher(limit=200)
+    whole(good, lambda c: c.genome["x"])
+    bad = searcher(limit=200)
+    whole(bad, lambda c: c.genome["x"] if c.rung == 0 else luck[c.number])
+    assert good.agreement()[0].tau == 1.0
+    assert not good.agreement()[0].warning
+    assert abs(bad.agreement()[0].tau) < 0.3
+    assert "rung 0 hardly predicts rung 1" in bad.agreement()[0].warning
+
+
+@pytest.mark.parametrize("helps", [True, False])
+def test_a_look_ahead_is_used_only_while_it_helps(helps):
+    levels = (Level(look_ahead=True), Level())
+    chance = random.Random(1)
+    luck = {number: chance.random() for number in range(10_000)}
+    halving = searcher(levels, limit=60)
+    asked = whole(halving, lambda c: c.genome["x"] if c.rung or helps else luck[c.number])
+    looked = sum(c.rung == 0 for c in asked)
+    assert sum(c.rung == 1 for c in asked) == 60
+    assert looked > 110 if helps else looked < 75
+
+
+def test_racing_gives_seeds_to_those_that_may_be_the_best():
+    """Five are equally good up to noise, the others clearly worse."""
+    levels = (Level(), Level(race=True), Level(race=True))
+    chance = np.random.default_rng(0)
+    halving = searcher(levels, limit=30)
+
+    def quality(candidate):
+        return 0.0 if candidate.number % 6 == 0 else 1.0
+
+    scores = {}
+
+    def scores_of(candidate):
+        key = candidate.number, candidate.rung
+        scores[key] = tuple(quality(candidate) + 0.3 * chance.standard_normal(50))
+        return scores[key]
+
+    asked = whole(halving, lambda c: quality(c) + 0.01 * c.genome["x"], scores=scores_of)
+    raced = {c.number for c in asked if c.rung == 2}
+    assert raced <= {0, 6, 12, 18, 24}
+    best = min(range(30), key=lambda n: np.mean(scores[n, 0]))
+    assert best in raced or quality(Candidate(best, {}, 0)) == 0.0
+    assert sum(c.rung == 0 for c in asked) == 30
+
+
+def test_the_leader_is_never_a_single_result():
+    levels = (Level(), Level(race=True))
+    halving = searcher(levels, limit=40)
+    losses = {}
+
+    def loss(candidate):
+        losses.setdefault(candidate.number, []).append(candidate.genome["x"])
+        return candidate.genome["x"]
+
+    whole(halving, loss, scores=lambda c: (c.genome["x"],) * 5)
+    leader = min(losses, key=lambda number: np.mean(losses[number]))
+    assert len(losses[leader]) == 2
+
+
+def test_results_of_an_earlier_part_count():
+    """What was promoted before a break is not promoted again."""
+    first = searcher()
+    asked = []
+    for _ in range(60):
+        (candidate,) = first.ask(1)
+        asked.append(candidate)
+        tell(first, candidate, candidate.genome["x"])
+    second = searcher()
+    for candidate in asked:
+        tell(second, candidate, candidate.genome["x"])
+    assert isinstance(second, SuccessiveHalving)
+    rest = whole(second, lambda c: c.genome["x"])
+    keys = [(c.number, c.rung) for c in asked + rest]
+    assert len(set(keys)) == len(keys)
+    assert sum(rung == 0 for _, rung in keys) == 90
+
+
+def test_limits_make_worse_than_any_that_keeps_them():
+    limits = [parse_limit("cost <= 1_0", ("loss", "cost"))]
+
+    def seen(loss, cost):
+        evaluation = Evaluation(Candidate(0, {}, 0), Status.OK, {"loss": loss, "cost": cost})
+        return dominated(evaluation, limits, ONE).metrics["loss"]
+
+    assert seen(5.0, 10.0) == 5.0
+    assert seen(1e6, 9.0) < seen(0.0, 11.0) < seen(-5.0, 30.0)
+
+
+def test_constraints_lead_the_search():
+    """The optimum of the loss is forbidden; the best that is allowed is found."""
+    limits = [parse_limit("cost >= 0.5", ("loss", "cost"))]
+    wishes = Wishes(120, limits=limits)
+    found = make_searcher("hybrid", SPACE, ONE, 0, wishes)
+    allowed = []
+    while batch := found.ask(1):
+        x = batch[0].genome["x"]
+        tell(found, batch[0], x, cost=x)
+        allowed += [x] if x >= 0.5 else []
+    assert min(allowed) < 0.51
+    assert len(allowed) > 60
