@@ -11,13 +11,19 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from evometa import space
     from evometa.store import load
-    from evometa.study import Study, Training
+    from evometa.study import Rung, Study, Training, halving
 
 __version__ = "0.1.0"
 
-__all__ = ["Study", "Training", "__version__", "load", "space"]
+__all__ = ["Rung", "Study", "Training", "__version__", "halving", "load", "space"]
 
-_HOMES = {"Study": "evometa.study", "Training": "evometa.study", "load": "evometa.store"}
+_HOMES = {
+    "Rung": "evometa.study",
+    "Study": "evometa.study",
+    "Training": "evometa.study",
+    "halving": "evometa.study",
+    "load": "evometa.store",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -188,7 +188,7 @@ def adjusted(file: StudyFile, settings: Settings, training: Mapping[str, Any]) -
     study = file.study.with_training(**training) if training else file.study
     rungs = tuple(study.rungs)
     if settings.rungs:
-        rungs = halving(study.training, settings.rungs)
+        rungs = halving(settings.rungs)
     if settings.look_ahead and not (rungs and rungs[0].iterations == 0):
         rungs = (Rung(iterations=0, validation=LOOK_AHEAD_EPISODES), *rungs)
     study = replace(

@@ -77,6 +77,7 @@ class Rung:
         iterations: meta-iterations. Outer schedules are those of the full length, so that a
             candidate which is promoted goes on as if it had never stopped; 0 for a look at the
             candidate before any training.
+        share: the same as a share of the full length, above 0 and at most 1.
         tasks: episodes in one meta-batch.
         validation: meta-validation episodes.
         steps: most inner steps.
@@ -84,6 +85,7 @@ class Rung:
     """
 
     iterations: int | None = None
+    share: float | None = None
     tasks: int | None = None
     validation: int | None = None
     steps: int | None = None
@@ -94,26 +96,34 @@ class Rung:
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or value < least):
                 raise StudyError(f"`{name} >= {least}` must hold, but got ({name}={value!r})")
+        if self.share is not None and (self.iterations is not None or not 0 < self.share <= 1):
+            raise StudyError(
+                "either `iterations` or `0 < share <= 1` must be given, but got "
+                f"(iterations={self.iterations!r}, share={self.share!r})"
+            )
+
+    def length(self, full: int) -> int:
+        """Return its meta-iterations, where the full evaluation has `full`."""
+        if self.share is not None:
+            return max(1, round(self.share * full))
+        return full if self.iterations is None else self.iterations
 
 
-def halving(training: Training, rungs: int, factor: float = 3.0) -> tuple[Rung, ...]:
+def halving(rungs: int, factor: float = 3.0) -> tuple[Rung, ...]:
     """Return rungs of `1/factor`, `1/factor**2`, ... of the meta-iterations, the cheapest first.
 
     Args:
-        training: the full one.
         rungs: how many there are with the full one, which is not returned.
         factor: how many times as long the next rung is.
 
     Raises:
-        StudyError: if that many do not fit.
+        StudyError: if there is no such number of rungs.
     """
-    lengths = [round(training.iterations / factor**k) for k in range(rungs - 1, 0, -1)]
-    if rungs < 1 or factor <= 1 or 0 in lengths or len({*lengths}) < len(lengths):
+    if not isinstance(rungs, int) or rungs < 1 or not factor > 1:
         raise StudyError(
-            f"`rungs >= 1` and `factor > 1` must hold, and the shortest rung have an iteration, "
-            f"but got (rungs={rungs!r}, factor={factor!r}, iterations={training.iterations})"
+            f"`rungs >= 1` and `factor > 1` must hold, but got (rungs={rungs!r}, factor={factor!r})"
         )
-    return tuple(Rung(iterations=length) for length in lengths)
+    return tuple(Rung(share=factor**-k) for k in range(rungs - 1, 0, -1))
 
 
 @dataclass(frozen=True)
@@ -230,8 +240,7 @@ class Study:
                 tasks=rung.tasks or full.tasks,
                 validation=rung.validation or full.validation,
             )
-            length = full.iterations if rung.iterations is None else rung.iterations
-            levels.append(Level(length, training, task, rung.steps))
+            levels.append(Level(rung.length(full.iterations), training, task, rung.steps))
         levels += [Level(full.iterations, full, self.task, seed=k) for k in range(self.seeds)]
         lengths = [level.iterations for level in levels]
         if lengths != sorted(lengths):

@@ -30,7 +30,7 @@ class Progress:
     def __init__(self, console: Console, objectives: Objectives, total: int, workers: int) -> None:
         self._console, self._objectives, self._total = console, objectives, total
         self._workers = workers
-        self._done = self._fresh = 0
+        self._done = self._fresh = self._again = 0
         self._best: Evaluation | None = None
         self._failures: Counter[str] = Counter()
         self._started = self._last_line = time.monotonic()
@@ -61,17 +61,21 @@ class Progress:
     def text(self) -> str:
         """The line without its bar: best, rate, time left, failures."""
         parts = [self._best_text(), self._rate_text(), f"{self._workers} workers"]
+        parts += [f"{self._again} promoted"] if self._again else []
         parts += [f"{count} {name}" for name, count in sorted(self._failures.items())]
         return "  ".join(part for part in parts if part)
 
     def recorded(self, evaluation: Evaluation) -> None:
         """Count an evaluation. Those found in the table do not count towards the rate."""
-        self._done += 1
+        if evaluation.candidate.rung:
+            self._again += 1
+        else:
+            self._done += 1
         if evaluation.started_at >= time.time() - (time.monotonic() - self._started):
-            self._fresh += 1
+            self._fresh += not evaluation.candidate.rung
         if evaluation.status is not Status.OK:
             self._failures[evaluation.status.value] += 1
-        elif self._best is None or self._loss(evaluation) < self._loss(self._best):
+        elif self._best is None or self._place(evaluation) < self._place(self._best):
             self._best = evaluation
         self._bar.update(self._task, completed=self._done, text=self.text)
 
@@ -83,8 +87,8 @@ class Progress:
         self._last_line = now
         self._console.print(f"{self._done}/{self._total}  {self.text}", highlight=False)
 
-    def _loss(self, evaluation: Evaluation) -> float:
-        return losses(evaluation, self._objectives)[0]
+    def _place(self, evaluation: Evaluation) -> tuple[int, float]:
+        return -evaluation.candidate.rung, losses(evaluation, self._objectives)[0]
 
     def _best_text(self) -> str:
         if self._best is None:
@@ -99,5 +103,5 @@ class Progress:
         if not self._fresh:
             return ""
         rate = self._fresh / (time.monotonic() - self._started)
-        left = (self._total - self._done) / rate
+        left = max(0, self._total - self._done) / rate
         return f"{rate * 60:.3g}/min  {left // 60:.0f}:{left % 60:02.0f} left"

@@ -32,8 +32,8 @@ def candidate(rung=0, number=0, **rule):
 
 
 def test_a_promoted_candidate_ends_as_if_it_had_never_stopped(tmp_path):
-    rungs = halving(TRAINING, 3)
-    assert [rung.iterations for rung in rungs] == [3, 10]
+    rungs = halving(3)
+    assert [level.iterations for level in study(rungs).levels] == [3, 10, 30]
     evaluate = Evaluator(study(rungs), weights=str(tmp_path))
     found = [evaluate([candidate(rung)])[0] for rung in range(3)]
     (whole,) = Evaluator(study())([candidate()])
@@ -46,7 +46,7 @@ def test_a_promoted_candidate_ends_as_if_it_had_never_stopped(tmp_path):
 
 
 def test_a_torn_or_later_checkpoint_is_not_used(tmp_path):
-    evaluate = Evaluator(study(halving(TRAINING, 3)), weights=str(tmp_path))
+    evaluate = Evaluator(study(halving(3)), weights=str(tmp_path))
     first = [evaluate([candidate(rung)])[0] for rung in range(2)]
     assert evaluate([candidate(0)])[0].scores == first[0].scores  # the file is that of rung 1
     (file,) = tmp_path.iterdir()
@@ -129,8 +129,10 @@ def test_rungs_that_cannot_work_are_refused(rungs, text):
 def test_bad_fidelities_are_refused():
     with pytest.raises(StudyError, match="`steps >= 1`"):
         Rung(steps=0)
-    with pytest.raises(StudyError, match="shortest rung have an iteration"):
-        halving(TRAINING, 5)
+    with pytest.raises(StudyError, match="either `iterations` or `0 < share <= 1`"):
+        Rung(iterations=3, share=0.5)
+    with pytest.raises(StudyError, match="`rungs >= 1`"):
+        halving(0)
 
 
 def test_a_time_limit_ends_with_its_name():
