@@ -163,6 +163,11 @@ def test_a_broken_study_file_is_named(study, tmp_path, name):
         (["--data", "/nowhere"], "sine waves need no data"),
         (["--device", "gpu9"], "`device` must be 'auto', 'cpu', 'cuda', ..., got 'gpu9'"),
         (["--pack", "17"], "pack <= window"),
+        (["--constraint", "size <= 3"], "the metric of a constraint must be one of query_loss"),
+        (["--constraint", "params < 3"], "must read like 'params <= 50_000'"),
+        (["--searcher", "cma-es"], "'cma-es' cannot handle this space: rule.order is a choice"),
+        (["--hours", "0"], "`hours > 0` must hold"),
+        (["--warm-start", "nowhere"], "there is none in nowhere"),
         (["--plan", "vmpa"], "plan"),
         (["--executor", "serail"], "must be 'ray' or 'serial'"),
         (["--address", "127.0.0.1:1"], "no Ray cluster at '127.0.0.1:1'"),
@@ -200,6 +205,58 @@ def test_packs_are_resumed_and_extended(study, tmp_path):
         assert mine["status"] == other["status"]
         if mine["status"] == "OK":
             assert mine["query_loss"] == pytest.approx(other["query_loss"], rel=1e-4)
+
+
+RUNGS = ("--rungs", 2, "--seeds", 2, "--constraint", "params <= 25")
+
+
+def test_rungs_seeds_and_constraints(study, tmp_path):
+    said = evometa("search", study, *VMAP, *RUNGS, "-n", 24, folder=tmp_path)
+    run = tmp_path / "runs" / "small"
+    table = read_table(run).to_pylist()
+    assert {row["rung"] for row in table} == {0, 1, 2}
+    assert len({row["number"] for row in table}) == 24
+    assert all(row["params"] is None or row["params"] <= 25 for row in table)
+    assert "the study asks for params <= 25" in said
+    assert "seeds" in said and "predicts the next" in said
+    best = json.loads(evometa("top", run, "--json", folder=tmp_path))
+    assert {row["id"] for row in best} <= {row["candidate_id"] for row in table if row["rung"]}
+    assert best[0]["seeds"] == 2
+    summary = json.loads((run / "summary.json").read_text())
+    assert [rung["rung"] for rung in summary["rungs"]] == [0, 1]
+    again = evometa("search", study, *VMAP, "--warm-start", run, "--run", "again", folder=tmp_path)
+    assert "Earlier runs: the best 5 genomes come first" in again
+
+
+def test_a_searcher_of_ones_own(study, tmp_path):
+    own = """
+from evometa.search import Proposal
+
+class Widest:
+    name = "widest"
+
+    def __init__(self, space, objectives, seed):
+        self.width = 9
+
+    def propose(self, rng, asked):
+        self.width -= 1
+        return Proposal({"width": self.width + 1, "rule": preset("maml")}, operator="down")
+
+    def observe(self, evaluation):
+        pass
+
+study = Study(
+    space=space, build=build, task=study.task, training=study.training, searcher=Widest,
+    candidates=12,
+)
+"""
+    study.write_text(study.read_text() + own)
+    said = evometa("search", study, *VMAP, folder=tmp_path)
+    table = read_table(tmp_path / "runs" / "small").to_pylist()
+    assert [row["gene.width"] for row in table[:8]] == [9, 8, 7, 6, 5, 4, 3, 2]
+    assert {row["searcher"] for row in table} == {"widest"}
+    assert [row["operator"] for row in table[8:]] == ["random"] * 4  # its later ones lie outside
+    assert "'widest' proposes genomes outside the space" in said
 
 
 def test_no_run_is_named(tmp_path):
@@ -253,6 +310,21 @@ def test_killed_at_any_moment_then_resumed_equals_uninterrupted(study, tmp_path)
         assert (tmp_path / name / "set-aside" / torn.name).exists()
         kept = before["started_at"].to_pylist()
         assert read_table(tmp_path / name)["started_at"].to_pylist()[: len(kept)] == kept
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_killed_with_rungs_then_resumed_equals_uninterrupted(study, tmp_path):
+    options = (*LONG, *RUNGS, "--pack", 3)
+    evometa("search", study, *options, "--run", "whole", folder=tmp_path)
+    process = start("search", study, *options, "--run", "killed", folder=tmp_path)
+    wait_for_rows(tmp_path / "killed", 30)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+    assert 30 <= len(read_table(tmp_path / "killed")) < len(rows(tmp_path / "whole"))
+    evometa("resume", "killed", "--executor", "serial", folder=tmp_path)
+    assert rows(tmp_path / "killed") == rows(tmp_path / "whole")
 
 
 @pytest.mark.slow
