@@ -42,10 +42,10 @@ def test_block_runs(number, place):
 
 
 @pytest.mark.slow
-def test_the_study_of_the_readme_searches(place):
-    (study,) = [block for block in BLOCKS if "study = Study(" in block]
-    (place / "mine.py").write_text(study)
-    evometa("search", "mine.py", *SHORT, folder=place)
+@pytest.mark.parametrize("number", [n for n, b in enumerate(BLOCKS) if "study = Study(" in b])
+def test_the_studies_of_the_readme_search(number, place):
+    (place / f"mine{number}.py").write_text(BLOCKS[number])
+    evometa("search", f"mine{number}.py", *SHORT, "--iterations", "9", folder=place)
 
 
 def test_both_commands_are_there():

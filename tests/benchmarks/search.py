@@ -27,7 +27,7 @@ from tests.benchmarks.search_contenders import able, values_of
 from tests.benchmarks.search_problems import FRONTS, SINGLE, Problem
 
 POINTS = (50, 100, 200)
-OURS = ("hybrid", "hybrid x4", "evolution", "mu+lambda", "nsga2", "nsga3", "local", "random")
+OURS = ("hybrid", "evolution", "mu+lambda", "nsga2", "nsga3", "local", "random")
 PEERS = ("Optuna TPE", "Optuna NSGA-II", "Optuna GP", "DEAP mu+lambda")
 GP_SEEDS, GP_BUDGET = 10, 100  # a proposal takes up to a second
 KEPT = Path(__file__).with_name("search_peers.parquet")
