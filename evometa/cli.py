@@ -385,7 +385,7 @@ def _finish(run: Path, started: float) -> None:
     print_failures(out, read_table(run), run)
     minutes, seconds = divmod(round(time.monotonic() - started), 60)
     ended = RunDirectory.read_summary(run).get("ended", "")
-    if ended != "nothing is left to propose":
+    if ended:
         out.print(f"\nEnded: {escape(ended)}.", highlight=False)
     out.print(
         f"\n{minutes}:{seconds:02d} minutes. See more: evometa top {escape(str(run))} -n 20, "

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from evometa.budget import Budget, Meter
 from evometa.errors import ExecutorError, StoreError, StudyError
@@ -32,7 +33,7 @@ from evometa.execute import Executor, Limits, Serial
 from evometa.execute.ray_pool import RayPool
 from evometa.records import derive_seed
 from evometa.report import summary_of
-from evometa.run import Observer, Order, Schedule, Search
+from evometa.run import DONE, Observer, Order, Schedule, Search
 from evometa.search import Level, Searcher, Wishes, make_searcher
 from evometa.space import gene_value
 from evometa.store import (
@@ -422,8 +423,15 @@ def _search(
         search = Search(searcher, executor, writer, observer, meter, schedule, identify(file.study))
         ended = search.run(stored)
     table = read_table(directory.path)
+    begun = pc.count_distinct(table["number"]).as_py()
+    if ended == DONE:
+        ended = "" if begun >= settings.candidates else _used_up(begun)
     directory.end(summary_of(table, study.objectives, ended))
     return table
+
+
+def _used_up(begun: int) -> str:
+    return f"the space holds no genome that has not been tried, after {begun:,} candidates"
 
 
 def _searcher(file: StudyFile, settings: Settings, earlier: Earlier) -> Searcher:

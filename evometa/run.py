@@ -18,6 +18,7 @@ from evometa.records import Candidate, Evaluation, Genome, Status, canonical_jso
 from evometa.search.protocol import Searcher
 
 POLL_SECONDS = 0.2
+DONE = "nothing is left to propose"
 
 Order: TypeAlias = Literal["logical", "arrival"]
 
@@ -147,7 +148,7 @@ class Search:
         while True:
             stop = self._ask(known)
             if self._told == self._asked:
-                return stop or "nothing is left to propose"
+                return stop or DONE
             result = self._next_result()
             if result is not None:
                 self._tell(result)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from collections.abc import Sequence
@@ -19,6 +20,9 @@ from evometa.records import Candidate
 from evometa.study import Level, Training
 
 log = logging.getLogger(__name__)
+
+MOST = 1000  # checkpoints kept: shared disks have quotas of files
+EVERY = 64  # candidates between two looks at how many there are
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,20 @@ def _alike(one: tuple[Any, Training, Any], other: tuple[Any, Training, Any]) -> 
 def checkpoint_path(folder: Path, candidate: Candidate) -> Path:
     """Return where a candidate's checkpoint is kept."""
     return folder / f"{candidate.id}.safetensors"
+
+
+def prune(folder: Path, most: int = MOST) -> None:
+    """Delete the oldest checkpoints if there are more than `most`.
+
+    A candidate that is promoted after that is trained from the start.
+    """
+    files = list(folder.glob("*.safetensors"))
+    ages: dict[Path, float] = {}
+    for path in files if len(files) > most else ():
+        with contextlib.suppress(OSError):  # a neighbour may delete it just now
+            ages[path] = path.stat().st_mtime
+    for path in sorted(ages, key=lambda path: ages[path])[: max(0, len(ages) - most)]:
+        path.unlink(missing_ok=True)
 
 
 def find_start(folder: Path, candidate: Candidate) -> Start:

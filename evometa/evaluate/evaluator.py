@@ -16,9 +16,11 @@ import torch
 
 from evometa.errors import StoreError, StudyError
 from evometa.evaluate.checkpoint import (
+    EVERY,
     Start,
     checkpoint_path,
     find_start,
+    prune,
     save_checkpoint,
     stages_to,
 )
@@ -195,6 +197,8 @@ class Evaluator:
                 save_checkpoint(path, checkpoint, trainer.structure, rung)
             except StoreError as error:
                 log.warning("%s; if it is promoted, it is trained from the start", error)
+            if not member.blank.candidate.number % EVERY:
+                prune(folder)
 
     def _result(
         self,

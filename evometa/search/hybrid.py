@@ -57,12 +57,14 @@ class Hybrid:
             return Proposal(self._space.sample(rng), operator="random")
         direction = rng.dirichlet(np.ones(len(self._objectives)))
         judge = self._model.judge([*asked.waiting, *asked.pack], direction)
-        if rng.random() < UNJUDGED:
-            return self._child(judge, rng)
+        unjudged = bool(rng.random() < UNJUDGED)
         effort = max(0.1, min(1.0, 500 / self._model.told))
-        pool = self._siblings(judge, asked, effort, rng)
+        count = max(FEWEST, int(CHILDREN * effort))
+        pool = self._siblings(judge, asked, 1 if unjudged else count, rng)
         alike = bool(pool)
-        pool = pool or self._children(judge, effort, rng)
+        if unjudged:
+            return pool[0] if pool else self._child(judge, rng)
+        pool = pool or [self._child(judge, rng) for _ in range(count)]
         best = _best(judge, pool, asked)
         for step in STEPS if best and effort == 1.0 else ():
             assert best is not None
@@ -76,11 +78,8 @@ class Hybrid:
         if not evaluation.copied_from:
             self._model.observe(evaluation)
 
-    def _children(self, judge: Judge, effort: float, rng: np.random.Generator) -> list[Proposal]:
-        """Return children of the best, and some genomes drawn at random."""
-        return [self._child(judge, rng) for _ in range(max(FEWEST, int(CHILDREN * effort)))]
-
     def _child(self, judge: Judge, rng: np.random.Generator) -> Proposal:
+        """Return a child of the best, or now and then a genome drawn at random."""
         if rng.random() < FRESH:
             return Proposal(self._space.sample(rng), operator="random")
         first, second = (_parent(judge.parents, rng) for _ in range(2))
@@ -88,7 +87,7 @@ class Hybrid:
         return self._mutated(child, rng) if rng.random() < TWICE else child
 
     def _siblings(
-        self, judge: Judge, asked: Asked, effort: float, rng: np.random.Generator
+        self, judge: Judge, asked: Asked, count: int, rng: np.random.Generator
     ) -> list[Proposal]:
         """Return genomes of the structure that the pack began with, if it has numbers."""
         if not asked.pack:
@@ -99,10 +98,10 @@ class Hybrid:
             return []
         mine = np.array(encode(first.genome, self._space))
         siblings = []
-        for index in range(max(FEWEST, int(CHILDREN * effort))):
-            if index % 3 == 0:
+        for way in rng.integers(3, size=count).tolist():
+            if way == 0:
                 vector = rng.random(len(mine))
-            elif index % 3 == 1:
+            elif way == 1:
                 vector = _near(mine, STEPS[0], rng)
             else:
                 like = _parent(judge.parents, rng)

@@ -18,6 +18,7 @@ KEPT = 192  # results that the model is given: half of them the best, half the l
 STALE = 100  # the model is renewed when one in so many results is new
 GROWTH = 1.2  # the weights of genes are learned again when there are so many times the results
 PARENTS = 12
+HUGE = 1e30
 RUNG = ("rung", "rung")
 LINEAR = 1.0  # times the median's distance from the best: up to there losses count as they are
 
@@ -198,13 +199,14 @@ def _standardised(seen: Sequence[Seen], objectives: int) -> Array:
     breaks constraints is as bad as the worst of those that do not.
     """
     good = np.array([each.losses for each in seen if each.losses is not None])
+    good = np.clip(good, -HUGE, HUGE)  # sums of which do not overflow
     if not len(good):
         return np.zeros((len(seen), objectives))
     allowed = good[(np.abs(good) < BAD).all(1)]
     good = allowed if len(allowed) else good
     filled = np.array([each.losses or good.max(0) for each in seen])
-    filled = np.minimum(filled, good.max(0))
     lowest = good.min(0)
+    filled = np.clip(filled, lowest, good.max(0))
     unit = LINEAR * (np.median(good, axis=0) - lowest) + 1e-12 * (1 + np.abs(lowest))
     logs = np.log1p((filled - lowest) / unit)
     return np.asarray((logs - logs.mean(0)) / np.maximum(logs.std(0), 1e-9))

@@ -1,5 +1,6 @@
 """What is done with a candidate at each rung, and how it goes on from there."""
 
+import os
 from dataclasses import replace
 
 import pytest
@@ -8,7 +9,7 @@ from evometa import Study, Training
 from evometa import space as s
 from evometa.errors import StudyError
 from evometa.evaluate import Evaluator
-from evometa.evaluate.checkpoint import stages_to
+from evometa.evaluate.checkpoint import prune, stages_to
 from evometa.network import mlp
 from evometa.records import Candidate, Status
 from evometa.rule import preset, rule_space, update_space
@@ -77,6 +78,17 @@ def test_rules_that_shared_a_pack_go_on_alone_and_in_other_company(tmp_path):
         assert together[number].scores == pytest.approx(alone[number].scores, rel=1e-3)
     (last,) = folder(pack(1, [0]))
     assert last.scores == pytest.approx(alone[0].scores, rel=1e-3)
+
+
+def test_old_checkpoints_are_deleted(tmp_path):
+    for age in range(20):
+        path = tmp_path / f"c{age:06d}.safetensors"
+        path.write_bytes(b"")
+        os.utime(path, (1000 - age, 1000 - age))
+    prune(tmp_path, most=30)
+    assert len(list(tmp_path.iterdir())) == 20
+    prune(tmp_path, most=5)
+    assert sorted(path.stem for path in tmp_path.iterdir()) == [f"c{age:06d}" for age in range(5)]
 
 
 def test_a_look_ahead_trains_nothing():
