@@ -148,7 +148,7 @@ def search(
     settings = launch.Settings(
         candidates=candidates or study_file.study.candidates,
         seed=seed,
-        searcher=searcher or "",
+        searcher=searcher or launch.named(study_file.study.searcher),
         budget=Budget(hours, device_seconds, patience),
         rungs=rungs or 0,
         look_ahead=look_ahead,

@@ -298,6 +298,11 @@ def describe(file: StudyFile, settings: Settings) -> dict[str, Any]:
     }
 
 
+def named(searcher: str | Callable[..., Any]) -> str:
+    """Return a searcher's name; empty for one of the study's own."""
+    return searcher if isinstance(searcher, str) else ""
+
+
 def _described(level: StudyLevel) -> dict[str, Any]:
     return {
         "iterations": level.iterations,
