@@ -42,5 +42,5 @@ def test_a_cluster_gives_the_table_of_a_laptop(tmp_path, monkeypatch):
     laptop, far = (
         read_table(tmp_path / run).drop_columns([*TIME_AND_PLACE]) for run in ("laptop", "cluster")
     )
-    assert laptop.num_rows == 6
+    assert len(set(laptop["number"].to_pylist())) == 6
     assert laptop.to_pylist() == far.to_pylist()
