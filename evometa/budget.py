@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from evometa.errors import StudyError
+from evometa.limits import Limit, broken
 from evometa.records import Evaluation, Objectives, Status, dominates, losses
 
 
@@ -42,24 +44,35 @@ class Meter:
     Args:
         budget: what it may spend.
         objectives: name to direction.
-        last: the highest rung, whose results make the front; others only count.
+        last: rung of the full evaluation, whose results make the front; of others, only failures
+            count towards the patience.
+        limits: constraints; a candidate that breaks one is not on the front.
     """
 
-    def __init__(self, budget: Budget, objectives: Objectives, last: int = 0) -> None:
+    def __init__(
+        self,
+        budget: Budget,
+        objectives: Objectives,
+        last: int = 0,
+        limits: Sequence[Limit] = (),
+    ) -> None:
         self._budget, self._objectives, self._last = budget, objectives, last
+        self._limits = limits
         self._started = time.monotonic()
         self._seconds = 0.0
         self._front: list[tuple[float, ...]] = []
         self._in_vain = 0
 
-    def recorded(self, evaluation: Evaluation) -> None:
-        """Count the time of an evaluation."""
-        self._seconds += evaluation.seconds
-
     def told(self, evaluation: Evaluation) -> None:
-        """Count a result, in the order of telling: whether it moves the front."""
-        self._in_vain += 1
-        if evaluation.status is not Status.OK or evaluation.candidate.rung < self._last:
+        """Count a result, in the order of telling: its time, and whether it moves the front."""
+        self._seconds += evaluation.seconds
+        if self._budget.patience is None or self.spent:
+            return
+        good = evaluation.status is Status.OK
+        self._in_vain += not good or evaluation.candidate.rung >= self._last
+        if not good or evaluation.candidate.rung != self._last:
+            return
+        if broken(evaluation.metrics, self._limits):
             return
         mine = losses(evaluation, self._objectives)
         if any(other == mine or dominates(other, mine) for other in self._front):

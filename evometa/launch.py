@@ -21,6 +21,7 @@ from evometa.budget import Budget, Meter
 from evometa.errors import ExecutorError, StoreError, StudyError
 from evometa.evaluate import (
     Admission,
+    BeyondLimits,
     Evaluator,
     Rejected,
     admit,
@@ -239,6 +240,8 @@ def preflight(
     for name, genome in study.baselines.items():
         try:
             admitted.append(admit(study, genome, seed, device))
+        except BeyondLimits:  # it is recorded as INVALID
+            continue
         except Rejected as reason:
             raise StudyError(f"{file.path}: baseline {name!r} cannot work: {reason}") from reason
     rng = np.random.default_rng(derive_seed(seed, "preflight"))
@@ -419,7 +422,7 @@ def _search(
 ) -> pa.Table:
     study = file.study
     schedule = Schedule(settings.window, settings.order, settings.pack)
-    meter = Meter(settings.budget, study.objectives, last=len(study.rungs))
+    meter = Meter(settings.budget, study.objectives, len(study.rungs), study.limits)
     stored = list(evaluations(read_table(directory.path)))
     with (
         Writer(directory, schema_of(file), gene_value) as writer,
@@ -446,7 +449,8 @@ def _searcher(file: StudyFile, settings: Settings, earlier: Earlier) -> Searcher
         {**study.baselines, **earlier.seeds},
         [Level(look_ahead=not level.iterations, race=level.seed > 0) for level in study.levels],
         study.limits,
-        earlier.evaluations(),
+        earlier.evaluations(len(study.rungs)),
+        scored=study.task.metrics[0] == next(iter(study.objectives)),
     )
     name = settings.searcher or study.searcher
     return make_searcher(name, study.space, study.objectives, settings.seed, wishes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -9,7 +10,8 @@ from dataclasses import dataclass, replace
 from evometa.errors import StudyError
 from evometa.records import Evaluation, Objectives, Status
 
-BAD = 1e9  # what objectives of a candidate that breaks a limit begin at
+BAD = 1e30  # what objectives of a candidate that breaks a limit begin at
+FARTHEST = 1e6  # times a bound: farther is as bad
 _FORM = re.compile(r"\s*(\w+)\s*(<=|>=)\s*([-+]?[\d_]*\.?[\d_]*(?:[eE][-+]?\d+)?)\s*")
 
 
@@ -28,12 +30,15 @@ class Limit:
     bound: float
 
     def __str__(self) -> str:
-        return f"{self.metric} {'<=' if self.most else '>='} {self.bound:g}"
+        whole = self.bound.is_integer()
+        bound = str(int(self.bound)) if whole else repr(self.bound)
+        return f"{self.metric} {'<=' if self.most else '>='} {bound}"
 
     def violation(self, metrics: Mapping[str, float]) -> float:
         """Return by which share of the bound a metric is beyond it; 0 if it is within."""
         beyond = metrics[self.metric] - self.bound
-        return max(0.0, beyond if self.most else -beyond) / (abs(self.bound) or 1.0)
+        beyond = max(0.0, beyond if self.most else -beyond)
+        return min(FARTHEST, beyond / max(abs(self.bound), 1e-12))
 
 
 def parse_limit(text: str, metrics: Sequence[str]) -> Limit:
@@ -51,6 +56,8 @@ def parse_limit(text: str, metrics: Sequence[str]) -> Limit:
         if found is None:
             raise ValueError
         bound = float(found[3])
+        if not math.isfinite(bound):
+            raise ValueError
     except ValueError:
         raise StudyError(f"a constraint must read like 'params <= 50_000', got {text!r}") from None
     if found[1] not in metrics:

@@ -50,10 +50,6 @@ class Observer(Protocol):
 class Meter(Protocol):
     """Counts what is spent."""
 
-    def recorded(self, evaluation: Evaluation) -> None:
-        """Count an evaluation, newly recorded or found in the table."""
-        ...
-
     def told(self, evaluation: Evaluation) -> None:
         """Count a result, in the order of telling."""
         ...
@@ -172,7 +168,6 @@ class Search:
             candidate = evaluation.candidate
             self._originals.setdefault(self._identity(candidate), candidate.number)
             self._observer.recorded(evaluation)
-            self._meter.recorded(evaluation)
             self._early.found(evaluation)
             self._tell(evaluation)
         self._asked = self._recorded = len(stored)
@@ -219,7 +214,6 @@ class Search:
         self._arrived[self._places.pop(_key(candidate))] = stored
         self._recorded += 1
         self._observer.recorded(stored)
-        self._meter.recorded(stored)
         self._early.found(stored)
 
     def _is_new(self, candidate: Candidate) -> bool:
@@ -243,7 +237,6 @@ class Search:
         self._recorded += 1
         self._arrived[place] = evaluation
         self._observer.recorded(evaluation)
-        self._meter.recorded(evaluation)
         self._early.recorded(evaluation)
 
     def _identity(self, candidate: Candidate) -> str:

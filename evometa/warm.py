@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from evometa.errors import GenomeError
+from evometa.limits import broken
 from evometa.records import (
     Candidate,
     Evaluation,
@@ -19,6 +20,7 @@ from evometa.records import (
     dominates,
     losses,
 )
+from evometa.report import full_rung, standing
 from evometa.store import RunDirectory, evaluations, read_table
 from evometa.study import Study
 
@@ -41,10 +43,10 @@ class Earlier:
     results: Sequence[Mapping[str, Any]] = ()
     skipped: int = 0
 
-    def evaluations(self) -> list[Evaluation]:
-        """Return the results as evaluations, numbered below 0."""
+    def evaluations(self, full: int = 0) -> list[Evaluation]:
+        """Return the results as evaluations at the rung `full`, numbered below 0."""
         return [
-            Evaluation(Candidate(-1 - place, kept["genome"], 0), Status.OK, kept["metrics"])
+            Evaluation(Candidate(-1 - place, kept["genome"], 0, full), Status.OK, kept["metrics"])
             for place, kept in enumerate(self.results)
         ]
 
@@ -70,32 +72,27 @@ def read_earlier(runs: Sequence[Path], study: Study, described: Mapping[str, Any
     for run in runs:
         kept = RunDirectory.read(run)
         fitting: list[Evaluation] = []
-        for evaluation in _highest(evaluations(read_table(run))):
+        full = full_rung(kept) if "levels" in kept else 0
+        table = standing(read_table(run), full).drop_columns(["seeds"])
+        for evaluation in evaluations(table):
             try:
                 study.space.validate(evaluation.candidate.genome)
             except GenomeError:
                 skipped += 1
             else:
                 fitting.append(evaluation)
+        fitting = [each for each in fitting if not broken(each.metrics, study.limits)]
         best = _best_first(fitting, kept["objectives"])
         for evaluation in best[:SEEDS]:
-            seeds[f"{run.name}/{evaluation.candidate.id}"] = evaluation.candidate.genome
-        if all(kept.get(part) == now[part] for part in SAME):
+            name = f"earlier:{run}/{evaluation.candidate.id}"
+            seeds[name] = evaluation.candidate.genome
+        trained = bool(fitting) and min(each.candidate.rung for each in fitting) >= full
+        if trained and all(kept.get(part) == now[part] for part in SAME):
             results += [
                 {"genome": each.candidate.genome, "metrics": dict(each.metrics)}
                 for each in best[:LEARNED]
             ]
     return Earlier(seeds, results, skipped)
-
-
-def _highest(found: Any) -> list[Evaluation]:
-    """Return the successful evaluations, each candidate at its highest rung."""
-    highest: dict[str, Evaluation] = {}
-    for evaluation in found:
-        if evaluation.status is Status.OK and not evaluation.copied_from:
-            highest[evaluation.candidate.id] = evaluation
-    top = max((each.candidate.rung for each in highest.values()), default=0)
-    return [each for each in highest.values() if each.candidate.rung == top]
 
 
 def _best_first(found: Sequence[Evaluation], objectives: Objectives) -> list[Evaluation]:

@@ -24,7 +24,7 @@ ALLOWED = {
     "report": LEAVES | {"rule"},  # formulas
     "run": LEAVES | {"search", "execute"},
     "budget": LEAVES,
-    "warm": LEAVES | {"store", "study"},
+    "warm": LEAVES | {"store", "study", "report"},
     "records": set(),
     "limits": {"errors", "records"},
     "agreement": set(),

@@ -6,7 +6,7 @@ only, so it runs and can be measured on machines without Ray, DEAP or Optuna.
 
 from evometa.evaluate.calibration import calibrate
 from evometa.evaluate.evaluator import Evaluator
-from evometa.evaluate.gate import Admission, Rejected, admit
+from evometa.evaluate.gate import Admission, BeyondLimits, Rejected, admit
 from evometa.evaluate.identity import identify
 from evometa.evaluate.plan import LOOP, VMAP, Plan, parse_plan
 from evometa.evaluate.scoring import Outcome, score
@@ -16,6 +16,7 @@ __all__ = [
     "LOOP",
     "VMAP",
     "Admission",
+    "BeyondLimits",
     "Checkpoint",
     "Evaluator",
     "Outcome",

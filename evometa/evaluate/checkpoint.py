@@ -95,7 +95,7 @@ def find_start(folder: Path, candidate: Candidate) -> Start:
     except StoreError as error:
         log.warning("%s is trained from the start: %s", candidate.id, error)
         return beginning
-    rung = int(checkpoint.pop("rung"))
+    rung = int(checkpoint.pop("rung", torch.tensor(2**31)))
     # it may be of this very evaluation, which was not recorded, but not of a later one
     return beginning if rung > candidate.rung else Start(candidate, rung, checkpoint)
 
@@ -120,7 +120,8 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint, structure: str, rung: in
             os.fsync(file.fileno())
         unfinished.replace(path)
     except OSError as error:
-        unfinished.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            unfinished.unlink(missing_ok=True)
         raise StoreError(f"a checkpoint cannot be written to {path}: {error}") from error
 
 

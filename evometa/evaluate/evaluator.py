@@ -187,7 +187,12 @@ class Evaluator:
     def _save(self, members: list[_Member], trainer: Trainer) -> None:
         """Keep what a promoted candidate will go on from."""
         levels, rung = self.study.levels, members[0].rung
-        if not self.weights or levels[rung].seed or rung + 1 >= len(levels) - self.study.seeds + 1:
+        if (
+            not self.weights
+            or levels[rung].seed
+            or not levels[rung].iterations
+            or rung + 1 >= len(levels) - self.study.seeds + 1
+        ):
             return
         folder = Path(self.weights)
         for index, member in enumerate(members):

@@ -37,6 +37,10 @@ class Rejected(Exception):
     """The candidate cannot work; the message is the reason."""
 
 
+class BeyondLimits(Rejected):
+    """The candidate could work, but breaks a constraint of the study."""
+
+
 @dataclass(frozen=True)
 class Admission:
     """A candidate that can work.
@@ -106,7 +110,7 @@ def admit(
     }
     beyond = broken(known, study.limits)
     if beyond:
-        raise Rejected(beyond)
+        raise BeyondLimits(beyond)
     learner, network, note = _differentiable(study, module, rule, probe)
     try:
         episodes = _trim(

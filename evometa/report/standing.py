@@ -26,16 +26,20 @@ def full_rung(study: Mapping[str, Any]) -> int:
 def standing(table: pa.Table, full: int) -> pa.Table:
     """Return the successful candidates at the full rung, or at the highest that any has reached.
 
-    Metrics and scores are means over seeds; the column `seeds` says over how many.
+    Metrics and scores are means over seeds; the column `seeds` says over how many. A candidate that
+    failed with one of its seeds is left out.
 
     Args:
         table: a run's table.
         full: rung of the full evaluation.
     """
-    status = pc.cast(table["status"], pa.string())
-    table = table.filter(
-        pc.and_(pc.equal(status, Status.OK.value), pc.equal(table["copied_from"], ""))
-    )
+    ok = pc.equal(pc.cast(table["status"], pa.string()), Status.OK.value)
+    failed = table.filter(pc.and_(pc.invert(ok), pc.greater(table["rung"], full)))
+    table = table.filter(pc.and_(ok, pc.equal(table["copied_from"], "")))
+    if len(failed):  # what cannot be trained with another seed is not the best
+        table = table.filter(
+            pc.invert(pc.is_in(table["number"], failed["number"].combine_chunks()))
+        )
     if not len(table):
         return table.append_column("seeds", pa.array([], pa.int64()))
     highest = min(full, pc.max(table["rung"]).as_py())

@@ -6,18 +6,21 @@ import difflib
 import hashlib
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from evometa.errors import GenomeError
+from evometa.errors import GenomeError, SpaceError, StudyError
 from evometa.records import Candidate, Evaluation, Genome, Status, canonical_json, derive_seed
 from evometa.search.protocol import Asked, Proposal, Strategy
 from evometa.space import Space
+from evometa.space.paths import copied
 
 PROPOSALS = 20  # of the strategy, before its last duplicate is mutated instead
 MUTATIONS = 50
 SAMPLES = 200
+EARLIER = "earlier:"  # begins the names of seed points from other searches
 
 log = logging.getLogger(__name__)
 
@@ -111,8 +114,11 @@ class AskTell:
                 continue  # of another space: nothing to learn from here
             self._proposed.add(_digest(candidate.genome))
             self._next = max(self._next, candidate.number + 1)
-            if candidate.rung >= self._first or evaluation.status is not Status.OK:
-                self._strategy.observe(evaluation)
+            if candidate.rung >= self._first:
+                rung = candidate.rung - self._first  # strategies know of no look ahead
+                self._observe(replace(evaluation, candidate=replace(candidate, rung=rung)))
+            elif evaluation.status is not Status.OK:
+                self._observe(evaluation)
 
     def knows(self, candidate: Candidate) -> bool:
         """Return whether the candidate's evaluation at its rung has been told."""
@@ -122,7 +128,8 @@ class AskTell:
         while self._seeds:
             name, genome = self._seeds.pop(0)
             if self._is_new(genome):
-                return Proposal(genome, operator=f"seed:{name}")
+                operator = name if name.startswith(EARLIER) else f"seed:{name}"
+                return Proposal(genome, operator=operator)
         if len(self._proposed) >= self._size:
             return None
         rng = np.random.default_rng([self._seed, self._next])
@@ -131,6 +138,14 @@ class AskTell:
             proposal = self._strategy_proposal(rng, asked) or proposal
             if proposal is not None and self._is_new(proposal.genome):
                 return proposal
+        try:
+            return self._other(proposal, rng)
+        except SpaceError as error:  # constraints leave next to nothing
+            log.warning("nothing is left to propose: %s", error)
+            return None
+
+    def _other(self, proposal: Proposal | None, rng: np.random.Generator) -> Proposal | None:
+        """Return a new genome near a proposal that is not, or any new one."""
         for _ in range(MUTATIONS if proposal else 0):
             assert proposal is not None
             genome = self._space.mutate(proposal.genome, rng)
@@ -154,7 +169,14 @@ class AskTell:
 
     def _strategy_proposal(self, rng: np.random.Generator, asked: Asked) -> Proposal | None:
         """Return the strategy's proposal, or None where it lies outside the space."""
-        proposal = self._strategy.propose(rng, asked)
+        try:
+            proposal = self._strategy.propose(rng, asked)
+        except SpaceError:  # it finds nothing that satisfies the constraints
+            return None
+        except Exception as error:
+            raise self._fault("propose", f"{type(error).__name__}: {error}") from error
+        if not isinstance(proposal, Proposal):
+            raise self._fault("propose", f"it returned {proposal!r}, which is no Proposal")
         try:
             self._space.validate(proposal.genome)
         except GenomeError as error:
@@ -167,7 +189,19 @@ class AskTell:
                     error,
                 )
             return None
-        return proposal
+        return replace(proposal, genome=copied(proposal.genome))
+
+    def _observe(self, evaluation: Evaluation) -> None:
+        try:
+            self._strategy.observe(evaluation)
+        except Exception as error:
+            raise self._fault("observe", f"{type(error).__name__}: {error}") from error
+
+    def _fault(self, where: str, what: str) -> StudyError:
+        return StudyError(
+            f"the searcher {self._strategy.name!r} failed in `{where}`: {what}. Every finished "
+            "candidate is kept; another searcher is chosen with --searcher"
+        )
 
 
 def unknown_name(kind: str, name: str, known: Sequence[Any]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from cmaes import CMA
 
+from evometa.errors import SpaceError
 from evometa.records import Evaluation, Objectives, Status, losses
 from evometa.search.fixed import Refusal, require
 from evometa.search.protocol import Asked, Proposal
@@ -38,6 +39,8 @@ class CMAES:
         self._rng = np.random.default_rng(seed)
         template = space.sample(self._rng)
         self._template, self._size = template, len(encode(template, space))
+        if not self._size:
+            raise SpaceError("the searcher 'cma-es' needs numbers, but the space has none")
         self._distribution = self._begin(np.full(self._size, 0.5), None)
         self._told: list[tuple[np.ndarray, float]] = []
 

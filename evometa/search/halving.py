@@ -13,8 +13,10 @@ from dataclasses import dataclass, replace
 
 import moocore
 import numpy as np
+import numpy.typing as npt
 
 from evometa.agreement import Agreement, agree
+from evometa.limits import BAD
 from evometa.records import (
     Candidate,
     Evaluation,
@@ -29,6 +31,8 @@ WINDOW = 512  # results of a rung that are compared; older ones are neither prom
 CHANCE = 10  # one promotion in so many is drawn by lot, so that rungs can be told apart fairly
 FEWEST = 12  # pairs before a look ahead is trusted
 TRUSTED = 0.2  # rank correlation above which a look ahead is used
+
+Array = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +55,30 @@ class Level:
 class _Result:
     candidate: Candidate
     losses: tuple[float, ...]
-    scores: tuple[float, ...]
     promoted: bool = False
 
     @property
     def known(self) -> bool:
         """Whether it is a known design, which is always promoted."""
         return self.candidate.operator.startswith("seed:")
+
+
+@dataclass
+class _Racer:
+    """A candidate's means over the seeds so far; the scores are one an episode."""
+
+    number: int
+    losses: Array
+    scores: Array
+    seeds: int = 1
+    failed: bool = False
+
+    def add(self, losses: Array, scores: Array) -> None:
+        """Take in the result of one more seed."""
+        self.seeds += 1
+        self.losses = self.losses + (losses - self.losses) / self.seeds
+        if len(scores) == len(self.scores):
+            self.scores = self.scores + (scores - self.scores) / self.seeds
 
 
 class _Rung:
@@ -98,7 +119,9 @@ class SuccessiveHalving:
         objectives: name to direction.
         levels: one a rung, the cheapest first.
         limit: how many candidates to train; None for no limit. Those that are only looked at ahead
-            do not count.
+            do not count, unless they fail.
+        scored: whether the scores of evaluations are those of the first objective, so that close
+            candidates can be told apart episode by episode.
     """
 
     def __init__(
@@ -107,13 +130,19 @@ class SuccessiveHalving:
         objectives: Objectives,
         levels: Sequence[Level],
         limit: int | None = None,
+        *,
+        scored: bool = True,
     ) -> None:
         self._searcher, self._objectives, self._levels = searcher, objectives, levels
         self._rungs = [_Rung() for _ in levels]
         self._first = int(levels[0].look_ahead)
         self._limit = limit
         self._begun: set[int] = set()  # numbers of those that are trained
-        self._direction = next(iter(objectives.values()))
+        self._direction, self._scored = next(iter(objectives.values())), scored
+        # the full rung, after which only seeds differ; out of reach where there is no race
+        races = [level.race for level in levels]
+        self._race = races.index(True) - 1 if any(races) else len(levels)
+        self._racers: OrderedDict[int, _Racer] = OrderedDict()
 
     def ask(self, n: int) -> list[Candidate]:
         """Return candidates to promote, then new ones; fewer only when nothing is left."""
@@ -145,11 +174,25 @@ class SuccessiveHalving:
                 self._begun.add(candidate.number)
             if evaluation.status is Status.OK:
                 mine = losses(evaluation, self._objectives)
-                rung.add(_Result(candidate, mine, tuple(evaluation.scores)))
+                rung.add(_Result(candidate, mine))
+                self._enter(candidate, np.array(mine), np.array(evaluation.scores))
+            elif candidate.rung > self._race and candidate.number in self._racers:
+                self._racers[candidate.number].failed = True
+            elif candidate.rung < self._first:  # it is not worth a training, and counts
+                self._begun.add(candidate.number)
             if candidate.rung:  # of an earlier part of the run: it was promoted then
                 below = self._rungs[candidate.rung - 1].results.get(candidate.number)
                 if below is not None and not below.promoted:
                     self._promote(candidate.rung - 1, below)
+
+    def _enter(self, candidate: Candidate, mine: Array, scores: Array) -> None:
+        """Keep what the race needs of a result at the full rung, or of a further seed."""
+        if candidate.rung == self._race:
+            self._racers[candidate.number] = _Racer(candidate.number, mine, scores)
+            if len(self._racers) > WINDOW:
+                self._racers.popitem(last=False)
+        elif candidate.rung > self._race and candidate.number in self._racers:
+            self._racers[candidate.number].add(mine, scores)
 
     def agreement(self) -> list[Agreement]:
         """Return how well each rung predicts the next, by the latest candidates."""
@@ -200,7 +243,7 @@ class SuccessiveHalving:
             return waiting[0]
         full = rung.promoted + 1 > rung.told / level.factor
         if self._levels[place + 1].race:
-            return self._contender(place, waiting, full)
+            return self._contender(place, full)
         if full:
             return None
         if rung.promoted % CHANCE == CHANCE - 1:
@@ -214,45 +257,39 @@ class SuccessiveHalving:
         found = self._agreement(place)
         return found.pairs >= FEWEST and found.tau > max(TRUSTED, 1.645 * found.error)
 
-    def _contender(self, place: int, waiting: list[_Result], full: bool) -> _Result | None:
+    def _contender(self, place: int, full: bool) -> _Result | None:
         """Return who may be the best after all, by the means over the seeds so far.
 
         When all candidates have begun, the leader goes on whatever has been promoted before.
         """
-        race = [level.race for level in self._levels].index(True) - 1
-        line = list(self._rungs[race].results.values())
-        means = [self._over_seeds(race, result) for result in line]
-        values = np.array([mean for mean, _ in means])
-        lead = int(np.lexsort((np.arange(len(line)), values[:, 0]))[0])
-        front = moocore.is_nondominated(values, keep_weakly=True)
-        for place_in_line in np.argsort(values[:, 0], kind="stable").tolist():
-            result = self._rungs[place].results.get(line[place_in_line].candidate.number)
+        line = [racer for racer in self._racers.values() if not racer.failed]
+        if not line:
+            return None
+        values = np.array([racer.losses for racer in line])
+        order = np.lexsort((np.arange(len(line)), values[:, 0])).tolist()
+        front = np.zeros(len(line), dtype=bool)
+        if values.shape[1] > 1:
+            front = moocore.is_nondominated(values, keep_weakly=True)
+        leader = line[order[0]]
+        for index in order:
+            result = self._rungs[place].results.get(line[index].number)
             if result is None or result.promoted:
                 continue
-            if place_in_line == lead:
+            if line[index] is leader:
                 return result if self._full() or not full else None
             if full:
                 return None
-            if values.shape[1] > 1:
-                close = bool(front[place_in_line])
-            else:
-                close = self._close(means[place_in_line][1], means[lead][1])
+            close = front[index] if values.shape[1] > 1 else self._close(line[index], leader)
             if close:
                 return result
+            if values.shape[1] == 1:
+                return None  # those further down are farther off
         return None
 
-    def _over_seeds(
-        self, race: int, result: _Result
-    ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Return a candidate's means over seeds: of losses, and of the score of each episode."""
-        number = result.candidate.number
-        found = [rung.results[number] for rung in self._rungs[race:] if number in rung.results]
-        values = np.mean([each.losses for each in found], axis=0)
-        scores = np.mean([each.scores for each in found], axis=0)
-        return tuple(values.tolist()), tuple(scores.tolist())
-
-    def _close(self, mine: tuple[float, ...], leading: tuple[float, ...]) -> bool:
+    def _close(self, one: _Racer, leader: _Racer) -> bool:
         """Return whether the same episodes do not show that the leader is better."""
-        sign = -1.0 if "max" in self._direction else 1.0
-        worse, half = mean_interval([sign * (a - b) for a, b in zip(mine, leading, strict=True)])
+        if one.losses[0] >= BAD or not self._scored or len(one.scores) != len(leader.scores):
+            return bool(one.losses[0] <= leader.losses[0])
+        sign = -1.0 if self._direction == "max" else 1.0
+        worse, half = mean_interval((sign * (one.scores - leader.scores)).tolist())
         return worse - half <= 0

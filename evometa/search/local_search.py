@@ -13,6 +13,7 @@ from evometa.search.protocol import Asked, Proposal
 from evometa.space import Space
 
 PATIENCE = 40  # neighbours without progress before a climb ends
+WIDEST = 64  # members of a front
 BEGINNERS = 4  # random genomes, the best of which begins a climb
 
 
@@ -63,7 +64,7 @@ class LocalSearch:
         if any(_losses(other) == mine or dominates(_losses(other), mine) for other in self._front):
             return
         self._front = [other for other in self._front if not dominates(mine, _losses(other))]
-        self._front.append(newcomer)
+        self._front = [*self._front[1 - WIDEST :], newcomer]
         self._in_vain = 0
 
 

@@ -18,7 +18,7 @@ KEPT = 192  # results that the model is given: half of them the best, half the l
 STALE = 100  # the model is renewed when one in so many results is new
 GROWTH = 1.2  # the weights of genes are learned again when there are so many times the results
 PARENTS = 12
-HUGE = 1e30
+HUGE = 1e60
 RUNG = ("rung", "rung")
 LINEAR = 1.0  # times the median's distance from the best: up to there losses count as they are
 

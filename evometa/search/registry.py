@@ -52,6 +52,7 @@ class Wishes:
         levels: what the rungs are for, the cheapest first; one for a search without rungs.
         limits: on metrics.
         earlier: evaluations of other searches to learn from.
+        scored: whether the scores of evaluations are those of the first objective.
     """
 
     candidates: int | None = None
@@ -59,6 +60,7 @@ class Wishes:
     levels: Sequence[Level] = (Level(),)
     limits: Sequence[Limit] = ()
     earlier: Sequence[Evaluation] = ()
+    scored: bool = True
 
 
 def make_searcher(
@@ -93,7 +95,9 @@ def make_searcher(
     )
     found: Searcher = searcher
     if rungs:
-        found = SuccessiveHalving(searcher, objectives, wishes.levels, wishes.candidates)
+        found = SuccessiveHalving(
+            searcher, objectives, wishes.levels, wishes.candidates, scored=wishes.scored
+        )
     return Constrained(found, wishes.limits, objectives) if wishes.limits else found
 
 
