@@ -11,7 +11,7 @@ everything, second order.
 
 from torch import nn
 
-from evometa import Study, Training, halving
+from evometa import Study, Training
 from evometa import space as s
 from evometa.network import mlp
 from evometa.rule import preset, rule_space
@@ -43,7 +43,6 @@ study = Study(
     objectives={"query_loss": "min", "params": "min"},
     baselines={"MAML": {"hidden": [40, 40], "activation": "relu", "rule": maml}},
     training=Training(iterations=300, tasks=25, validation=200),
-    rungs=halving(2),  # all are trained for 100 iterations, the best third for 300
     seeds=3,  # those that may be the best
     candidates=100,
 )
