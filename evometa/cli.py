@@ -206,6 +206,12 @@ def resume(
     out.print(
         escape(f"This runs the study file that {run} keeps, {kept['file']}."), highlight=False
     )
+    if candidates is not None and len(kept.get("levels", ())) > 1:
+        out.print(
+            "With rungs or seeds, a larger total goes on from what is there; it does not end with "
+            "the table of a search that had it from the beginning.",
+            highlight=False,
+        )
     started = time.monotonic()
     with _resumable(run):
         launch.resume(

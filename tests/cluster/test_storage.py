@@ -42,8 +42,8 @@ def evometa(folder, *arguments):
 
 def test_a_run_on_an_object_store_is_as_good_as_one_at_home(tmp_path, url):
     short = ("--iterations", 3, "--plan", "vmap", "--executor", "serial")
-    evometa(tmp_path, "search", STUDY, "--run", "home", "-n", 8, *short)
-    evometa(tmp_path, "search", STUDY, "--run", url, "-n", 5, *short)
+    evometa(tmp_path, "search", STUDY, "--run", "home", "-n", 8, "--seeds", 1, *short)
+    evometa(tmp_path, "search", STUDY, "--run", url, "-n", 5, "--seeds", 1, *short)
     evometa(tmp_path, "resume", url, "-n", 8, "--executor", "serial")
     home, far = (
         read_table(run).drop_columns([*TIME_AND_PLACE]) for run in (tmp_path / "home", place(url))
