@@ -107,11 +107,6 @@ class RunDirectory:
         return summary
 
     @property
-    def weights(self) -> Place:
-        """The folder of checkpoints."""
-        return self.path / "weights"
-
-    @property
     def study_file(self) -> Path:
         """The copy of the study file; of one on an object store, a copy until this is left."""
         if isinstance(self.path, Path):
