@@ -21,9 +21,9 @@ SEARCHERS = MappingProxyType(
     {
         "hybrid": ("evometa.search.hybrid", "Hybrid"),
         "evolution": ("evometa.search.regularized_evolution", "RegularizedEvolution"),
-        "mu+lambda": ("evometa.search.mu_plus_lambda", "MuPlusLambda"),
-        "nsga2": ("evometa.search.nsga2", "NSGA2"),
-        "nsga3": ("evometa.search.nsga3", "NSGA3"),
+        "mu+lambda": ("evometa.search.populations", "mu_plus_lambda"),
+        "nsga2": ("evometa.search.populations", "nsga2"),
+        "nsga3": ("evometa.search.populations", "nsga3"),
         "local": ("evometa.search.local_search", "LocalSearch"),
         "cma-es": ("evometa.search.cma_es", "CMAES"),
         "tpe": ("evometa.search.optuna_samplers", "tpe"),
