@@ -18,8 +18,7 @@ from evometa.limits import parse_limit
 from evometa.records import Genome, Objectives
 from evometa.report.ranking import SEED, Ranked, front, gain, rank
 from evometa.report.rules import rule_of
-from evometa.report.rungs import highest_rungs
-from evometa.report.standing import full_rung, standing
+from evometa.report.standing import full_rung, outcomes, standing
 from evometa.rule import formula
 
 Floats = npt.NDArray[np.float64]
@@ -81,8 +80,8 @@ class Facts:
 
     @cached_property
     def final(self) -> pa.Table:
-        """One row a candidate, that of its highest rung, in the order of telling."""
-        return highest_rungs(self.rows)
+        """One row a candidate of any status, in the order of telling, with means over seeds."""
+        return outcomes(self.rows, full_rung(self.study))
 
     @cached_property
     def ok(self) -> pa.Table:
