@@ -13,7 +13,7 @@ from evometa.limits import Limit, dominated
 from evometa.records import Evaluation, Genome, Objectives
 from evometa.search.ask_tell import AskTell, unknown_name
 from evometa.search.constrained import Constrained
-from evometa.search.halving import Level, SuccessiveHalving
+from evometa.search.halving import RungRole, SuccessiveHalving
 from evometa.search.protocol import Searcher, Strategy
 from evometa.space import Space
 
@@ -57,7 +57,7 @@ class Wishes:
 
     candidates: int | None = None
     seeds: Mapping[str, Genome] = field(default_factory=dict)
-    levels: Sequence[Level] = (Level(),)
+    levels: Sequence[RungRole] = (RungRole(),)
     limits: Sequence[Limit] = ()
     earlier: Sequence[Evaluation] = ()
     scored: bool = True

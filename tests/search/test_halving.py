@@ -7,12 +7,12 @@ import pytest
 
 from evometa.limits import dominated, parse_limit
 from evometa.records import Candidate, Evaluation, Status
-from evometa.search import Level, SuccessiveHalving, Wishes, make_searcher
+from evometa.search import RungRole, SuccessiveHalving, Wishes, make_searcher
 from evometa.space import Float, Struct
 
 SPACE = Struct(x=Float(0.0, 1.0))
 ONE = {"loss": "min"}
-THREE = (Level(), Level(), Level())
+THREE = (RungRole(), RungRole(), RungRole())
 
 
 def searcher(levels=THREE, limit=90, objectives=ONE, **wishes):
@@ -102,7 +102,7 @@ def test_agreement_tells_a_rung_that_predicts_from_one_that_does_not():
 
 @pytest.mark.parametrize("helps", [True, False])
 def test_a_look_ahead_is_used_only_while_it_helps(helps):
-    levels = (Level(look_ahead=True), Level())
+    levels = (RungRole(look_ahead=True), RungRole())
     chance = random.Random(1)
     luck = {number: chance.random() for number in range(10_000)}
     halving = searcher(levels, limit=60)
@@ -114,7 +114,7 @@ def test_a_look_ahead_is_used_only_while_it_helps(helps):
 
 def test_racing_gives_seeds_to_those_that_may_be_the_best():
     """Five are equally good up to noise, the others clearly worse."""
-    levels = (Level(), Level(race=True), Level(race=True))
+    levels = (RungRole(), RungRole(race=True), RungRole(race=True))
     chance = np.random.default_rng(0)
     halving = searcher(levels, limit=30)
 
@@ -137,7 +137,7 @@ def test_racing_gives_seeds_to_those_that_may_be_the_best():
 
 
 def test_the_leader_is_never_a_single_result():
-    levels = (Level(), Level(race=True))
+    levels = (RungRole(), RungRole(race=True))
     halving = searcher(levels, limit=40)
     losses = {}
 
