@@ -122,9 +122,10 @@ def confirm(
             while left:
                 for evaluation in executor.collect(POLL_SECONDS):
                     training = trainings[evaluation.candidate.number]
+                    named = replace(evaluation, candidate=training.original)
                     rows.append(_row(run, evaluation, training, study.training.iterations))
                     write_confirmed(run.place, run.kept, rows)
-                    observer.recorded(evaluation)
+                    observer.recorded(named)
                     left -= 1
                 observer.tick()
         return write_confirmed(run.place, run.kept, rows)
