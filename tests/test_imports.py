@@ -34,9 +34,8 @@ HEAVY = {
     "ray": {"execute/ray_pool.py", "tune.py"},
     "deap": {
         "search/individual.py",
+        "search/populations.py",
         "search/regularized_evolution.py",
-        "search/nsga2.py",
-        "search/nsga3.py",
         "space/tree_operators.py",
     },
     "optuna": {

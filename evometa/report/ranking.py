@@ -93,12 +93,7 @@ def rank(
     table = standing(table, full)
     if not len(table):
         return []
-    losses = np.column_stack(
-        [
-            table[name].to_numpy() * (1.0 if direction == "min" else -1.0)
-            for name, direction in objectives.items()
-        ]
-    )
+    losses = losses_of(table, objectives)
     beyond = _beyond(table, limits)
     first_by = losses[:, list(objectives).index(by)]
     order = np.lexsort((table["number"].to_numpy(), first_by, beyond))
@@ -124,6 +119,15 @@ def rank(
         )
         for row in shown
     ]
+
+
+def losses_of(table: pa.Table, objectives: Objectives) -> npt.NDArray[np.float64]:
+    """Return objectives, all to be minimised: shape `(candidates, objectives)`."""
+    columns = [
+        table[name].to_numpy() * (1.0 if direction == "min" else -1.0)
+        for name, direction in objectives.items()
+    ]
+    return np.column_stack(columns)
 
 
 def _beyond(table: pa.Table, limits: Sequence[Limit]) -> npt.NDArray[np.float64]:

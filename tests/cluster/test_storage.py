@@ -1,13 +1,11 @@
 """A search keeps its run on an object store, stops, goes on, and is looked at there."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from evometa.store import TIME_AND_PLACE, place, read_table
+from tests.commands import evometa
 
 ROOT = Path(__file__).resolve().parents[2]
 STUDY = ROOT / "search_spaces" / "sinusoid.py"
@@ -32,25 +30,17 @@ def url(monkeypatch):
     server.stop()
 
 
-def evometa(folder, *arguments):
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "evometa.cli", *map(str, arguments)]
-    result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
-    assert result.returncode == 0, result.stdout + result.stderr
-    return result.stdout
-
-
 def test_a_run_on_an_object_store_is_as_good_as_one_at_home(tmp_path, url):
     short = ("--iterations", 3, "--plan", "vmap", "--executor", "serial")
-    evometa(tmp_path, "search", STUDY, "--run", "home", "-n", 8, "--seeds", 1, *short)
-    evometa(tmp_path, "search", STUDY, "--run", url, "-n", 5, "--seeds", 1, *short)
-    evometa(tmp_path, "resume", url, "-n", 8, "--executor", "serial")
+    evometa("search", STUDY, "--run", "home", "-n", 8, "--seeds", 1, *short, folder=tmp_path)
+    evometa("search", STUDY, "--run", url, "-n", 5, "--seeds", 1, *short, folder=tmp_path)
+    evometa("resume", url, "-n", 8, "--executor", "serial", folder=tmp_path)
     home, far = (
         read_table(run).drop_columns([*TIME_AND_PLACE]) for run in (tmp_path / "home", place(url))
     )
     assert home.to_pylist() == far.to_pylist()
-    assert "c00000" in evometa(tmp_path, "top", url)
-    assert "genome" in evometa(tmp_path, "show", url, "c000003")
-    assert "report.html" in evometa(tmp_path, "report", url)
-    evometa(tmp_path, "convert", url, "a.csv", "--to", "csv")
+    assert "c00000" in evometa("top", url, folder=tmp_path)
+    assert "genome" in evometa("show", url, "c000003", folder=tmp_path)
+    assert "report.html" in evometa("report", url, folder=tmp_path)
+    evometa("convert", url, "a.csv", "--to", "csv", folder=tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.csv", "home"]
