@@ -126,8 +126,8 @@ class FewShotLearner:
         values = values if batched else values[None]
         if values.shape[:2] != tuple(shape):
             raise EvometaError(
-                f"inputs of shape {tuple(shape[not batched :])} and more must have one target each, "
-                f"but got targets of shape {tuple(np.shape(y))}"
+                f"inputs of shape {tuple(shape[not batched :])} and more must have one target "
+                f"each, but got targets of shape {tuple(np.shape(y))}"
             )
         if self.outputs is not None:
             flat = values.ndim == 2
