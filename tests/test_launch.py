@@ -75,7 +75,7 @@ def test_a_searcher_hears_what_the_scores_are_and_at_which_rung_others_were(tmp_
     study = replace(load(tmp_path).study, objectives={"params": "min", "query_loss": "min"})
     file = adjusted(replace(load(tmp_path), study=study), Settings(1, rungs=3), {})
     earlier = Earlier(results=[{"genome": {"width": 2}, "metrics": {}}])
-    with pytest.raises(StudyError, match="enough")
+    with pytest.raises(StudyError, match="enough"):
         start(file, tmp_path / "run", Settings(1), Workers("serial"), lambda *_: Nobody(), earlier)
     (wishes,) = heard
     assert not wishes.scored
