@@ -47,6 +47,7 @@ HEAVY = {
     "plotly": {
         f"report/page/{name}.py"
         for name in (
+            "confirmed",
             "costs",
             "descent",
             "document",
