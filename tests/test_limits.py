@@ -8,6 +8,7 @@ import pytest
 from evometa.errors import StudyError
 from evometa.limits import dominated, parse_limit
 from evometa.records import Candidate, Evaluation, Status
+from evometa.search.model import HUGE
 
 METRICS = ("loss", "size")
 
@@ -45,3 +46,7 @@ def test_any_that_keeps_the_limits_is_better_than_any_that_does_not(direction):
     good = [sign * seen("size <= 7", sign * loss, 7.0, direction) for loss in (0.0, 1e9, 1e25)]
     bad = [sign * seen("size <= 7", sign * loss, 7.1, direction) for loss in (-1e25, 0.0)]
     assert all(one < other for one, other in itertools.product(good, bad))
+
+
+def test_the_model_of_the_search_sees_how_far_limits_are_broken():
+    assert seen("size <= 7", 0.0, 1e300) < HUGE  # where it clips

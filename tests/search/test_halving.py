@@ -1,6 +1,7 @@
 """Successive halving: the best go on, whatever the order, and rungs are watched."""
 
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -242,6 +243,34 @@ def test_who_breaks_a_constraint_is_no_contender():
         tell(halving, candidate, 0.0, scores=(0.1, 0.2, 0.3), cost=cost)
     assert raced >= {5}
     assert raced <= {0, 5}  # the first led while it was the only one
+
+
+def test_who_was_lucky_once_neither_leads_nor_stays_close():
+    """The best at first is the worst with a second seed: its means count, episode by episode."""
+    open_to_all = RungRole(factor=0.1)
+    halving = searcher((open_to_all, replace(open_to_all, race=True), RungRole(race=True)), 12)
+
+    def loss(candidate):
+        if candidate.number == 0:
+            return 10.0 if candidate.rung else 0.0
+        return 1.0 if candidate.number == 1 else 20.0 + candidate.number
+
+    asked = whole(halving, loss, scores=lambda c: (loss(c),) * 5)
+    raced = {number: [c.rung for c in asked if c.number == number] for number in range(12)}
+    assert raced[0] == [0, 1]
+    assert raced[1] == [0, 1, 2]
+
+
+def test_scores_on_different_episodes_are_not_compared():
+    asked = whole(race(), lambda c: float(c.number), scores=lambda c: (0.1,) * (3 + c.number))
+    assert {c.number for c in asked if c.rung} == {0}
+
+
+def test_a_race_forgets_the_oldest(monkeypatch):
+    monkeypatch.setattr("evometa.search.halving.WINDOW", 8)
+    halving = race(limit=40)
+    whole(halving, lambda c: float(c.number), scores=lambda c: (float(c.number),) * 5)
+    assert len(halving._racers) == 8
 
 
 def test_failures_of_a_look_ahead_count_and_end_the_search():
