@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import time
@@ -155,12 +156,18 @@ class Writer:
         try:
             write_atomically(path, lambda file: pq.write_table(table, file, compression="zstd"))
         except OSError as error:
-            cure = "Mend the connection" if isinstance(path, RemotePath) else "Free some space"
             raise StoreError(
                 f"{path} cannot be written: {error}. Everything up to the part before is safe; "
                 f"{len(self._rows)} finished candidates are not yet on disk and will be evaluated "
-                f"again. {cure}, then: evometa resume {self._folder.parent}"
+                f"again. {_cure(path, error)}, then: evometa resume {self._folder.parent}"
             ) from error
+
+
+def _cure(path: Place, error: OSError) -> str:
+    if isinstance(path, RemotePath):
+        return "Mend the connection"
+    locked = error.errno in (errno.EROFS, errno.EACCES, errno.EPERM)
+    return "Make the folder writable" if locked else "Free some space"
 
 
 def _first_number(path: Place) -> int:

@@ -3,6 +3,7 @@
 import math
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -281,6 +282,26 @@ def test_a_run_that_exists_is_refused(tmp_path):
     write(tmp_path / "run", [0])
     with pytest.raises(StoreError, match="evometa resume"):
         RunDirectory.create(tmp_path / "run", STUDY, SOURCE)
+
+
+def test_a_run_whose_making_was_cut_short_is_made(tmp_path):
+    run = tmp_path / "run"
+    for left in ("evaluations", "weights"):
+        (run / left).mkdir(parents=True)
+        write(run, [0])
+        shutil.rmtree(run)
+    for left in ("study.py", ".study.py.tmp", ".study.json.tmp"):
+        (run / "evaluations").mkdir(parents=True)
+        (run / left).write_text("half of")
+        write(run, [0])
+        assert numbers_in(run) == [0] and RunDirectory.read(run) == STUDY
+        shutil.rmtree(run)
+    for other in ("notes.txt", "evaluations/part-000000.parquet", "weights/c000000.safetensors"):
+        (run / other).parent.mkdir(parents=True)
+        (run / other).touch()
+        with pytest.raises(StoreError, match="exists"):
+            write(run, [0])
+        shutil.rmtree(run)
 
 
 def test_a_second_driver_is_refused(tmp_path):
