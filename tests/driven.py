@@ -100,14 +100,17 @@ CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.truncate"}
 
 
 def _lockable(folder):
-    def hook(event, arguments):
+    def changes(event, arguments):
         if event == "open":
-            changes = (arguments[2] or 0) & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
-        else:
-            changes = event in CHANGES
-        if changes and isinstance(arguments[0], (str, Path)) and (folder / "locked").exists():
-            if folder in Path(arguments[0]).absolute().parents:
-                raise OSError(errno.EROFS, os.strerror(errno.EROFS), arguments[0])
+            return (arguments[2] or 0) & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+        return event in CHANGES
+
+    def hook(event, arguments):
+        path = arguments[0] if arguments and isinstance(arguments[0], (str, Path)) else None
+        if path is None or not changes(event, arguments) or not (folder / "locked").exists():
+            return
+        if folder in Path(path).absolute().parents:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), path)
 
     return hook
 
