@@ -79,6 +79,7 @@ class Evaluation:
         started_at: seconds since the epoch.
         copied_from: id of the equal candidate whose result was reused, or empty.
         saved_seconds: what the equal candidate's evaluation took, if its result was reused.
+        further: scores on further splits, by their names; searches score on one alone.
     """
 
     candidate: Candidate
@@ -100,6 +101,7 @@ class Evaluation:
     started_at: float = 0.0
     copied_from: str = ""
     saved_seconds: float = 0.0
+    further: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
 
 def canonical_json(value: Genome) -> str:

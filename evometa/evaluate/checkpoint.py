@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from evometa.errors import StoreError
+from evometa.evaluate.pack import CARRIED, TRAINED
 from evometa.evaluate.training import Checkpoint
 from evometa.records import Candidate
 from evometa.study import Level, Training
@@ -123,6 +124,12 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint, structure: str, rung: in
         with contextlib.suppress(OSError):
             unfinished.unlink(missing_ok=True)
         raise StoreError(f"a checkpoint cannot be written to {path}: {error}") from error
+
+
+def learned(checkpoint: Checkpoint) -> Checkpoint:
+    """Return what is needed to adapt, without what is needed to go on with the training."""
+    parts = tuple(f"{part}/" for part in (*TRAINED, *CARRIED))
+    return {name: value for name, value in checkpoint.items() if name.startswith(parts)}
 
 
 def load_checkpoint(path: Path, structure: str | None = None) -> Checkpoint:

@@ -20,6 +20,7 @@ from evometa.evaluate.checkpoint import (
     Start,
     checkpoint_path,
     find_start,
+    learned,
     prune,
     save_checkpoint,
     stages_to,
@@ -35,6 +36,8 @@ from evometa.study import Level, Study
 from evometa.task.protocol import EpisodeBatch
 
 log = logging.getLogger(__name__)
+
+VALIDATION = "meta-validation"
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,9 @@ class Evaluator:
         weights: folder of the checkpoints with which promoted candidates go on; without one, or
             where it is not reached, they are trained from the start, to the same end.
         late: asked between blocks of meta-iterations whether the time is over.
+        splits: on which splits candidates are scored, and on how many episodes; the first one gives
+            the metrics. Default: meta-validation, as the study says.
+        keep: folder for the meta-parameters of candidates that are trained; default none.
     """
 
     study: Study
@@ -63,6 +69,8 @@ class Evaluator:
     plans: Mapping[str, str] = field(default_factory=dict)
     weights: str | None = None
     late: Callable[[], bool] | None = None
+    splits: Mapping[str, int] = field(default_factory=dict)
+    keep: str | None = None
 
     def until(self, late: Callable[[], bool]) -> Evaluator:
         """Return the same evaluator, which stops with `TIMEOUT` when `late` says so."""
@@ -91,11 +99,12 @@ class Evaluator:
                     results[result.candidate.id] = result
         return [results[candidate.id] for candidate in pack]
 
-    def episodes(self, rung: int = -1) -> EpisodeBatch:
-        """Draw the common meta-validation episodes of a rung, by default of the last one."""
+    def episodes(self, rung: int = -1, split: str = VALIDATION) -> EpisodeBatch:
+        """Draw the common episodes of a rung, by default of the last one."""
         level = self.study.levels[rung]
-        generator = torch.Generator().manual_seed(derive_seed(self.seed, "meta-validation"))
-        return level.task.episodes("meta-validation", level.training.validation, generator)
+        count = self.splits.get(split, level.training.validation)
+        generator = torch.Generator().manual_seed(derive_seed(self.seed, split))
+        return level.task.episodes(split, count, generator)
 
     def _admit(self, candidate: Candidate, blank: Evaluation, device: torch.device) -> _Member:
         plans = {kind: parse_plan(text) for kind, text in self.plans.items()}
@@ -135,23 +144,25 @@ class Evaluator:
         level = self.study.levels[members[0].rung]
         trainer, learners = self._train(members, device)
         self._save(members, trainer)
+        self._keep(members, trainer)
         trained = trainer.results()
         alive = [index for index, result in enumerate(trained) if not result.diverged]
-        outcomes: dict[int, Outcome] = {}
-        if alive:
+        outcomes: dict[int, dict[str, Outcome]] = {index: {} for index in range(len(members))}
+        for split in (self.splits or (VALIDATION,)) if alive else ():
             with forked_random(derive_seed(members[0].blank.candidate.seed, "meta-train")):
                 scored = score(
                     [learners[index] for index in alive],
                     [trained[index].meta for index in alive],
                     level.task,
-                    self.episodes(members[0].rung),
+                    self.episodes(members[0].rung, split),
                     plan=trainer.plan,
                     device=device,
                     steps=level.training.later,
                 )
-            outcomes = dict(zip(alive, scored, strict=True))
+            for index, outcome in zip(alive, scored, strict=True):
+                outcomes[index][split] = outcome
         return [
-            self._result(member, trained[index], outcomes.get(index), str(trainer.plan), device)
+            self._result(member, trained[index], outcomes[index], str(trainer.plan), device)
             for index, member in enumerate(members)
         ]
 
@@ -205,11 +216,17 @@ class Evaluator:
             if not member.blank.candidate.number % EVERY:
                 prune(folder)
 
+    def _keep(self, members: list[_Member], trainer: Trainer) -> None:
+        """Keep what has been learned, for others to adapt with."""
+        for index, member in enumerate(members if self.keep else []):
+            path = checkpoint_path(Path(str(self.keep)), member.blank.candidate)
+            save_checkpoint(path, learned(trainer.checkpoint(index)), trainer.structure)
+
     def _result(
         self,
         member: _Member,
         trained: Trained,
-        outcome: Outcome | None,
+        outcomes: Mapping[str, Outcome],
         plan: str,
         device: torch.device,
     ) -> Evaluation:
@@ -222,9 +239,11 @@ class Evaluator:
             note=admission.note,
             peak_memory_bytes=peak_memory(device),
         )
-        why = trained.diverged or (outcome.diverged if outcome else "")
-        if why or outcome is None:
+        odd = (f"{each.diverged} of {split}" for split, each in outcomes.items() if each.diverged)
+        why = trained.diverged or next(odd, "")
+        if why:
             return replace(known, status=Status.DIVERGED, error=why)
+        outcome, *_ = outcomes.values()
         metrics = {name: statistics.fmean(values) for name, values in outcome.scores.items()}
         means = outcome.means(first)
         if self.study.training.later:
@@ -244,6 +263,9 @@ class Evaluator:
             scores=tuple(outcome.scores[first]),
             steps=tuple(means),
             curve=trained.curve,
+            further={
+                split: tuple(each.scores[first]) for split, each in list(outcomes.items())[1:]
+            },
         )
 
     def _blank(self, candidate: Candidate, device: torch.device) -> Evaluation:

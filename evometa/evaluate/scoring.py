@@ -51,7 +51,7 @@ class Outcome:
         for name, values in self.scores.items():
             odd = sum(not math.isfinite(value) for value in values)
             if odd:
-                return f"{name} is not finite on {odd} of {len(values)} meta-validation episodes"
+                return f"{name} is not finite on {odd} of {len(values)} episodes"
         return ""
 
     def means(self, name: str) -> list[float]:

@@ -172,7 +172,7 @@ class Trainer:
             raise ValueError(f"checkpoints of a pack must be equally far, got {sorted(iterations)}")
         rates, random = self.pack.rates, checkpoints[0]
         fresh = [self.pack.meta(index) for index in range(len(self.pack))]
-        metas = [_meta_of(kept, own) for kept, own in zip(checkpoints, fresh, strict=True)]
+        metas = [meta_of(kept, own) for kept, own in zip(checkpoints, fresh, strict=True)]
         self.pack = Pack.of(metas, [0.0] * len(metas), self._device)
         self.pack.rates = rates
         for moment in MOMENTS:
@@ -336,7 +336,7 @@ def _random_state() -> dict[str, Tensor]:
     return state
 
 
-def _meta_of(checkpoint: Checkpoint, fresh: Meta) -> Meta:
+def meta_of(checkpoint: Checkpoint, fresh: Meta) -> Meta:
     """Return a checkpoint's meta-parameters; those that it lacks are fresh.
 
     Constants are the rule's own. Its neighbours in a mixed pack lend a rule numbers that it does

@@ -52,6 +52,8 @@ class Prototypes:
             by running averages of meta-training, as published.
         training: whether dropout and the like are active.
         mapped: whether the functions are called within `vmap`.
+        classes: of the episode that is adapted to; None for as many as `shots` says. With it,
+            classes may have different numbers of examples.
 
     Raises:
         ValueError: if an argument is none of these.
@@ -66,6 +68,7 @@ class Prototypes:
     norm: str = "transductive"
     training: bool = True
     mapped: bool = True
+    classes: int | None = None
 
     def __post_init__(self) -> None:
         if self.distance not in DISTANCES:
@@ -160,9 +163,10 @@ class Prototypes:
         params = meta["params"]
         norm: Norm = "record" if self.norm == "inductive" else self._query_norm
         features, buffers = self._embed(params, meta["buffers"], inputs, norm)
-        labels = torch.arange(len(inputs) // self.shots, device=targets.device)
+        ways = self.classes or len(inputs) // self.shots
+        labels = torch.arange(ways, device=targets.device)
         members = (targets == labels.unsqueeze(1)).to(features.dtype)  # (ways, examples)
-        prototypes = members @ features / self.shots
+        prototypes = members @ features / members.sum(1, keepdim=True)
         scale = {**meta["learned"], **meta["constants"]}["scale"]
         return PrototypeSet(params, buffers, prototypes, scale), buffers
 

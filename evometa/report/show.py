@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -96,8 +95,14 @@ def print_rungs(
     console.print()
 
 
-def print_failures(console: Console, table: pa.Table, run: Path) -> None:
-    """Print how many candidates failed in which way, and the first reason of each."""
+def print_failures(console: Console, table: pa.Table, run: object) -> None:
+    """Print how many candidates failed in which way, and the first reason of each.
+
+    Args:
+        console: where to print.
+        table: the rows of a run.
+        run: its folder or URL, for a command to copy.
+    """
     failed = table.filter(pc.not_equal(pc.cast(table["status"], pa.string()), Status.OK.value))
     rows = failed.select(["candidate_id", "status", "error"]).to_pylist()
     counts = Counter(row["status"] for row in rows)

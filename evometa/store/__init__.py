@@ -4,10 +4,11 @@ One row an evaluation, one documented schema, no pickles. Parts are complete or 
 changes nothing, so it may read a run that is still going on.
 """
 
+from evometa.store.confirmed import confirmed_row, read_confirmed, write_confirmed
 from evometa.store.files import write_text
 from evometa.store.lock import is_held
 from evometa.store.provenance import versions
-from evometa.store.reader import evaluations, load, read_confirmed, read_table, repair
+from evometa.store.reader import evaluations, load, read_table, repair
 from evometa.store.remote import Place, place
 from evometa.store.run_directory import RunDirectory
 from evometa.store.schema import TIME_AND_PLACE, make_schema
@@ -18,6 +19,7 @@ __all__ = [
     "Place",
     "RunDirectory",
     "Writer",
+    "confirmed_row",
     "evaluations",
     "is_held",
     "load",
@@ -27,5 +29,6 @@ __all__ = [
     "read_table",
     "repair",
     "versions",
+    "write_confirmed",
     "write_text",
 ]

@@ -96,7 +96,7 @@ def read_table(run: Place, columns: Sequence[str] | None = None) -> pa.Table:
     missing = [name for name in columns if name not in table.column_names]
     if missing and tables:
         known = sorted(
-            {name for path in part_files(folder) for name in pq.read_schema(_source(path)).names}
+            {name for path in part_files(folder) for name in pq.read_schema(source(path)).names}
         )
         raise StoreError(f"{run} has no column {missing[0]!r}; it has {', '.join(known)}")
     for name in missing:
@@ -112,7 +112,7 @@ def read_part(path: Place, columns: Sequence[str] | None = None) -> pa.Table:
         FileNotFoundError: if it is gone.
         StoreError: if a newer version wrote it, or the store cannot be reached.
     """
-    with pq.ParquetFile(_source(path)) as file:
+    with pq.ParquetFile(source(path)) as file:
         names = None if columns is None else [n for n in columns if n in file.schema_arrow.names]
         table = upgrade(file.read(names), path)
     return (
@@ -120,28 +120,13 @@ def read_part(path: Place, columns: Sequence[str] | None = None) -> pa.Table:
     )
 
 
-def _source(path: Place) -> Any:
+def source(path: Place) -> Any:
     """Return what Arrow reads a file from."""
     return pa.BufferReader(path.read_bytes()) if isinstance(path, RemotePath) else path
 
 
 def _name(path: Place) -> str:
     return path.name if isinstance(path, RemotePath) else path.resolve().name
-
-
-def read_confirmed(run: Place) -> pa.Table | None:
-    """Return `confirm.parquet`, the run's confirmation on meta-test; None if there is none.
-
-    Raises:
-        StoreError: if it cannot be read.
-    """
-    path = run / "confirm.parquet"
-    if not path.is_file():
-        return None
-    try:
-        return pq.read_table(_source(path))
-    except (pa.ArrowException, OSError) as error:
-        raise StoreError(f"{path} cannot be read: {error}; confirm again") from error
 
 
 def repair(run: Place) -> list[Place]:
@@ -181,7 +166,7 @@ def evaluations(table: pa.Table) -> Iterator[Evaluation]:
 def read_rows(path: Place, number: int, rung: int) -> list[dict[str, Any]]:
     """Return the rows of one candidate at one rung in one part."""
     filters = [("number", "=", number), ("rung", "=", rung)]
-    rows: list[dict[str, Any]] = pq.read_table(_source(path), filters=filters).to_pylist()
+    rows: list[dict[str, Any]] = pq.read_table(source(path), filters=filters).to_pylist()
     return rows
 
 

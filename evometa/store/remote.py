@@ -77,6 +77,10 @@ class RemotePath:
         """The folder."""
         return self.with_path(self._path.parent)
 
+    def resolve(self) -> RemotePath:
+        """Return this: a URL is absolute."""
+        return self
+
     def __truediv__(self, name: str) -> RemotePath:
         """Return what lies in this folder."""
         return self.with_path(self._path / name)

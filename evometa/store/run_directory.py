@@ -100,7 +100,7 @@ class RunDirectory:
             raise StoreError(f"{self.path}/summary.json cannot be written: {error}") from error
 
     @staticmethod
-    def read_summary(path: Path) -> dict[str, Any]:
+    def read_summary(path: Place) -> dict[str, Any]:
         """Return how the last search ended; empty if none has, or it cannot be read."""
         try:
             summary: dict[str, Any] = json.loads((path / "summary.json").read_text("utf-8"))

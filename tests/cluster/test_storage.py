@@ -51,4 +51,6 @@ def test_a_run_on_an_object_store_is_as_good_as_one_at_home(tmp_path, url):
     assert home.to_pylist() == far.to_pylist()
     assert "c00000" in evometa(tmp_path, "top", url)
     assert "genome" in evometa(tmp_path, "show", url, "c000003")
-    assert [path.name for path in tmp_path.iterdir()] == ["home"]
+    assert "report.html" in evometa(tmp_path, "report", url)
+    evometa(tmp_path, "convert", url, "a.csv", "--to", "csv")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.csv", "home"]

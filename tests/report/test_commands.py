@@ -8,13 +8,13 @@ import time
 import pytest
 from typer.testing import CliRunner
 
-from evometa import cli
+from evometa.cli import app, runs
 from evometa.store import RunDirectory
 from tests.report.tables import KINDS, hostile, ordinary, write
 
 
 def evometa(*arguments, code=0):
-    result = CliRunner().invoke(cli.app, [*map(str, arguments)])
+    result = CliRunner().invoke(app, [*map(str, arguments)])
     assert result.exit_code == code, result.output + repr(result.exception)
     return result.output
 
@@ -58,11 +58,11 @@ def test_nothing_of_the_run_is_executed(tmp_path):
 
 
 def test_a_live_report_follows_the_search_and_ends_with_it(tmp_path, monkeypatch):
-    monkeypatch.setattr(cli, "LIVE_SECONDS", 0.05)
+    monkeypatch.setattr(runs, "LIVE_SECONDS", 0.05)
     run = write(tmp_path / "run", ordinary(4))
     file = run / "report.html"
     with RunDirectory.open(run):
-        watcher = threading.Thread(target=cli.report, args=(run, None, True))
+        watcher = threading.Thread(target=runs.report, args=(run, None, True))
         watcher.start()
         deadline = time.monotonic() + 20
         while not file.exists() and time.monotonic() < deadline:

@@ -1,0 +1,97 @@
+"""Arguments and options of the commands, each with its help."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+
+def _place(text: str) -> Any:
+    from evometa.store import place
+
+    return place(text)
+
+
+StudyPath = Annotated[Path, typer.Argument(help="A Python file that assigns `study`.")]
+RunPath = Annotated[
+    Any, typer.Argument(help="A run directory, or its URL.", metavar="RUN", parser=_place)
+]
+NewRun = Annotated[
+    Any,
+    typer.Option(
+        "--run",
+        help="Run directory, or a URL: s3://...; default runs/NAME.",
+        metavar="RUN",
+        parser=_place,
+    ),
+]
+
+# what is searched
+Candidates = Annotated[
+    int | None, typer.Option("-n", "--candidates", help="How many to train.", min=1)
+]
+Total = Annotated[int | None, typer.Option("-n", "--candidates", help="A new total.", min=1)]
+SearcherName = Annotated[
+    str | None,
+    typer.Option(
+        "--searcher", help="hybrid, evolution, nsga2, tpe, random, ...; default: the study's."
+    ),
+]
+Rungs = Annotated[
+    int | None, typer.Option(help="Fidelities: each trains a third as long as the next.", min=1)
+]
+Seeds = Annotated[
+    int | None, typer.Option(help="Train those that may be the best with so many seeds.", min=1)
+]
+LookAhead = Annotated[
+    bool, typer.Option("--look-ahead", help="Screen candidates before any training.")
+]
+Constraints = Annotated[
+    list[str] | None,
+    typer.Option("--constraint", help="Such as 'params <= 50_000'; or several."),
+]
+WarmStart = Annotated[
+    list[Path] | None,
+    typer.Option("--warm-start", help="An earlier run to begin with; or several."),
+]
+Hours = Annotated[float | None, typer.Option(help="Stop after so many hours.")]
+DeviceSeconds = Annotated[
+    float | None, typer.Option(help="Stop after so many seconds of evaluation.")
+]
+Patience = Annotated[
+    int | None, typer.Option(help="Stop when so many results have not moved the front.")
+]
+Seed = Annotated[int, typer.Option(help="Decides everything random.", min=0)]
+TellingOrder = Annotated[
+    str, typer.Option("--order", help="Tell results in logical or arrival order.")
+]
+Window = Annotated[
+    int, typer.Option(help="How far proposals run ahead; 2 to 4 times the workers.", min=1)
+]
+PackSize = Annotated[
+    int,
+    typer.Option("--pack", help="Candidates proposed and evaluated together, in a pack.", min=1),
+]
+Iterations = Annotated[
+    int | None, typer.Option(help="Meta-iterations a candidate; default: the study's.", min=1)
+]
+
+# on which data
+DataFolder = Annotated[str | None, typer.Option("--data", help="Folder of the task's data.")]
+Download = Annotated[bool, typer.Option("--download", help="Fetch the published data set.")]
+SkipBroken = Annotated[bool, typer.Option(help="Leave out broken images instead of stopping.")]
+
+# where it runs
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, ...")]
+Plan = Annotated[str, typer.Option(help="auto, loop, vmap, vmap:TASKS, with +compile, +graph, ...")]
+ExecutorName = Annotated[str, typer.Option("--executor", help="ray, or serial (this process).")]
+Address = Annotated[str | None, typer.Option(help="A Ray cluster; default: a local one.")]
+Count = Annotated[int | None, typer.Option("--workers", help="Workers; default: all cores.", min=1)]
+Gpus = Annotated[
+    float | None, typer.Option("--gpus", help="GPUs of a worker, may be a fraction.", min=0)
+]
+TimeLimit = Annotated[
+    float | None, typer.Option(help="Seconds that a candidate may take; default: no limit.")
+]

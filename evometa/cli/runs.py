@@ -1,0 +1,135 @@
+"""The commands that read a run: top, show, report, convert."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+
+from evometa.cli.console import out
+from evometa.cli.options import RunPath
+
+if TYPE_CHECKING:
+    from evometa.store import Place
+
+LIVE_SECONDS = 5.0  # between two writings of a live report
+
+
+def top(
+    run: RunPath,
+    n: Annotated[int, typer.Option("-n", help="How many.", min=1)] = 10,
+    by: Annotated[str | None, typer.Option(help="Objective to rank by.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    operators: Annotated[
+        bool, typer.Option("--operators", help="Print which mutations made better children.")
+    ] = False,
+) -> None:
+    """Print the best candidates beside the baselines, with 95% intervals."""
+    if operators:
+        from evometa.report import print_operators
+        from evometa.store import RunDirectory, read_table
+
+        print_operators(out, read_table(run), RunDirectory.read(run)["objectives"])
+        return
+    print_best(run, n, by, as_json=as_json)
+
+
+def show(
+    run: RunPath,
+    candidate: Annotated[str, typer.Argument(metavar="ID")],
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the genome as JSON instead.")
+    ] = False,
+    python: Annotated[
+        bool, typer.Option("--python", help="Print the update as a Python function instead.")
+    ] = False,
+) -> None:
+    """Print one candidate: genome, update, network, scores, learning curve, ancestors."""
+    from evometa.report import find, lineage, print_candidate
+    from evometa.report.rules import print_python, print_rule
+    from evometa.store import RunDirectory, read_table
+
+    study, table = RunDirectory.read(run), read_table(run)
+    genome = json.loads(find(table, candidate)["genome"])
+    if as_json and python:
+        raise typer.BadParameter("either --json or --python, not both")
+    if as_json:
+        print(json.dumps(genome, indent=1))  # noqa: T201 - for pipes
+        return
+    if python:
+        print_python(out, genome)
+        return
+    print_candidate(out, table, candidate, study["objectives"])
+    older = {row["candidate_id"]: row["genome"] for row in lineage(table, candidate)[1:]}
+    print_rule(out, genome, older)
+
+
+def report(
+    run: RunPath,
+    file: Annotated[
+        Path | None, typer.Option("--out", help="The HTML file; default report.html in the run.")
+    ] = None,
+    live: Annotated[
+        bool, typer.Option("--live", help="Write again every few seconds while the search runs.")
+    ] = False,
+) -> None:
+    """Write what a run found as one HTML file, which opens from disk and fetches nothing."""
+    from evometa.store import is_held
+
+    file = file or run / "report.html"
+    live = live and is_held(run)
+    if live:
+        out.print(f"Keeping {escape(str(file))} up to date; Ctrl-C ends this, not the search.")
+    with contextlib.suppress(KeyboardInterrupt):  # the last page must not load itself again
+        while live and is_held(run):
+            started = time.monotonic()
+            _write_report(run, file, live=True)
+            time.sleep(max(LIVE_SECONDS, 3 * (time.monotonic() - started)))
+    _write_report(run, file, live=False)
+    out.print(f"The report of {escape(str(run))} is in {escape(str(file))}", highlight=False)
+
+
+def convert(
+    run: RunPath,
+    to: Annotated[str, typer.Option("--to", help="optuna, tensorboard, csv or json.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Where; must not exist.")],
+) -> None:
+    """Write a run's table for other tools: an Optuna journal, TensorBoard scalars, CSV, JSON."""
+    from evometa.report.convert import write
+    from evometa.store import RunDirectory, read_table
+
+    write(to, file, run.resolve().name, RunDirectory.read(run), read_table(run))
+    out.print(f"The table of {escape(str(run))} is in {escape(str(file))}", highlight=False)
+
+
+def print_best(run: Place, n: int, by: str | None = None, *, as_json: bool = False) -> None:
+    """Print the best candidates of a run beside its baselines, and what its rungs say."""
+    from evometa.limits import parse_limit
+    from evometa.report import full_rung, print_rungs, print_top, rank
+    from evometa.store import RunDirectory, read_table
+
+    study, table = RunDirectory.read(run), read_table(run)
+    objectives, scored = study["objectives"], study["metrics"][0]
+    limits = [parse_limit(text, study["metrics"]) for text in study.get("constraints", ())]
+    ranked = rank(
+        table, objectives, scored=scored, by=by, n=n, full=full_rung(study), limits=limits
+    )
+    if as_json:
+        print(json.dumps([row.as_dict() for row in ranked], indent=1))  # noqa: T201 - for pipes
+        return
+    print_top(out, ranked, objectives, scored=scored)
+    print_rungs(out, table, objectives, study.get("levels", ()))
+
+
+def _write_report(run: Place, file: Place, *, live: bool) -> None:
+    from evometa.report.page import render
+    from evometa.store import RunDirectory, read_confirmed, read_table, write_text
+
+    study, table = RunDirectory.read(run), read_table(run)
+    text = render(run.resolve().name, study, table, confirmed=read_confirmed(run), live=live)
+    write_text(file, text)

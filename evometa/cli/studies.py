@@ -1,0 +1,200 @@
+"""The commands that run a study: search, resume, check."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+
+from evometa.cli import options
+from evometa.cli.console import out
+from evometa.cli.runs import print_best
+
+if TYPE_CHECKING:
+    from evometa.launch import Settings, Watch, Workers
+    from evometa.store import Place
+    from evometa.study import StudyFile
+
+
+def search(
+    file: options.StudyPath,
+    run: options.NewRun = None,
+    candidates: options.Candidates = None,
+    searcher: options.SearcherName = None,
+    rungs: options.Rungs = None,
+    seeds: options.Seeds = None,
+    look_ahead: options.LookAhead = False,
+    constraint: options.Constraints = None,
+    warm_start: options.WarmStart = None,
+    hours: options.Hours = None,
+    device_seconds: options.DeviceSeconds = None,
+    patience: options.Patience = None,
+    seed: options.Seed = 0,
+    order: options.TellingOrder = "logical",
+    window: options.Window = 16,
+    pack: options.PackSize = 1,
+    iterations: options.Iterations = None,
+    data: options.DataFolder = None,
+    download: options.Download = False,
+    skip_broken: options.SkipBroken = False,
+    device: options.Device = "auto",
+    plan: options.Plan = "auto",
+    executor: options.ExecutorName = "ray",
+    address: options.Address = None,
+    workers: options.Count = None,
+    gpus: options.Gpus = None,
+    time_limit: options.TimeLimit = None,
+) -> None:
+    """Search: propose, meta-train and score candidates; print the best beside the baselines."""
+    from evometa import launch
+    from evometa.budget import Budget
+    from evometa.study import load_study
+
+    study_file = load_study(file)
+    settings = launch.Settings(
+        candidates=candidates or study_file.study.candidates,
+        seed=seed,
+        searcher=searcher or launch.named(study_file.study.searcher),
+        budget=Budget(hours, device_seconds, patience),
+        rungs=rungs or 0,
+        look_ahead=look_ahead,
+        seeds=seeds or 0,
+        constraints=tuple(constraint or ()),
+        order=order,  # type: ignore[arg-type]
+        window=window,
+        pack=pack,
+        device=device,
+        data=launch.Data(data, download, skip_broken),
+    )
+    where = launch.Workers(executor, address, workers, gpus, time_limit)
+    changes = {} if iterations is None else {"iterations": iterations}
+    run = run or Path("runs") / file.stem
+    launch.refuse_existing(run, study_file)
+    study_file = launch.adjusted(study_file, settings, changes)
+    _start(study_file, run, settings, where, plan, warm_start or ())
+
+
+def resume(
+    run: options.RunPath,
+    candidates: options.Total = None,
+    data: options.DataFolder = None,
+    executor: options.ExecutorName = "ray",
+    address: options.Address = None,
+    workers: options.Count = None,
+    gpus: options.Gpus = None,
+    time_limit: options.TimeLimit = None,
+) -> None:
+    """Go on with a stopped or killed search, to the same table as without the break."""
+    from evometa import launch
+    from evometa.store import RunDirectory
+
+    kept = RunDirectory.read(run)
+    out.print(
+        escape(f"This runs the study file that {run} keeps, {kept['file']}."), highlight=False
+    )
+    if candidates is not None and len(kept.get("levels", ())) > 1:
+        out.print(
+            "With rungs or seeds, a larger total goes on from what is there; it does not end with "
+            "the table of a search that had it from the beginning.",
+            highlight=False,
+        )
+    with _searching(run):
+        launch.resume(
+            run,
+            launch.Workers(executor, address, workers, gpus, time_limit),
+            _watch(kept["objectives"]),
+            candidates=candidates,
+            data=None if data is None else launch.Data(data),
+        )
+
+
+def check(
+    file: options.StudyPath,
+    samples: Annotated[int, typer.Option(help="Genomes to draw.", min=1)] = 50,
+    seed: Annotated[int, typer.Option(help="Draws the genomes.")] = 0,
+    data: options.DataFolder = None,
+    download: options.Download = False,
+    skip_broken: options.SkipBroken = False,
+) -> None:
+    """Validate a study file: sizes, samples, gate pass rate, cost of a candidate. No training."""
+    from evometa import launch
+    from evometa.check import print_check
+    from evometa.study import load_study
+
+    study_file = launch.prepare(load_study(file), launch.Data(data, download, skip_broken))
+    print_check(out, study_file, samples, seed)
+
+
+def _start(
+    file: StudyFile,
+    run: Place,
+    settings: Settings,
+    where: Workers,
+    plan: str,
+    warm_start: Sequence[Path],
+) -> None:
+    """Search from the beginning, after what can fail without a worker."""
+    from evometa import launch
+    from evometa.warm import read_earlier
+
+    with out.status("Loading the data, and trying a few candidates without training"):
+        file = launch.prepare(file, settings.data)
+        admitted = launch.preflight(file, settings.seed, settings.device)
+        plans = launch.choose_plans(file, admitted, plan, settings.device, where)
+    settings = replace(settings, plans=plans)
+    earlier = read_earlier(warm_start, file.study, launch.describe(file, settings))
+    if earlier.seeds:
+        out.print(
+            f"Earlier runs: the best {len(earlier.seeds)} genomes come first, "
+            f"{len(earlier.results)} results are learned from, {earlier.skipped} genomes no longer "
+            "fit the space.",
+            highlight=False,
+        )
+    with _searching(run):
+        launch.start(file, run, settings, where, _watch(file.study.objectives), earlier)
+
+
+@contextlib.contextmanager
+def _searching(run: Place) -> Iterator[None]:
+    """Print what was found; on Ctrl-C, how to go on instead, and exit with the customary 130."""
+    started = time.monotonic()
+    try:
+        yield
+    except KeyboardInterrupt:
+        said = "\nStopped before the search began."
+        if (run / "study.json").exists():
+            said = (
+                f"\nStopped; every finished candidate is kept. Go on with:\n  evometa resume {run}"
+            )
+        out.print(escape(said), highlight=False)
+        raise typer.Exit(130) from None
+    _finish(run, time.monotonic() - started)
+
+
+def _watch(objectives: Mapping[str, str]) -> Callable[[int, int], Watch]:
+    from evometa.report import Progress
+
+    return lambda total, workers: Progress(out, objectives, total, workers)
+
+
+def _finish(run: Place, took: float) -> None:
+    from evometa.report import print_failures
+    from evometa.store import RunDirectory, read_table
+
+    print_best(run, 10)
+    print_failures(out, read_table(run), run)
+    ended = RunDirectory.read_summary(run).get("ended", "")
+    if ended:
+        out.print(f"\nEnded: {escape(ended)}.", highlight=False)
+    minutes, seconds = divmod(round(took), 60)
+    out.print(
+        f"\n{minutes}:{seconds:02d} minutes. See more: evometa top {escape(str(run))} -n 20, "
+        f"evometa show {escape(str(run))} ID",
+        highlight=False,
+    )

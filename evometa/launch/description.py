@@ -1,0 +1,110 @@
+"""A search as plain data, as study.json keeps it, and back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from evometa.budget import Budget
+from evometa.errors import StoreError, StudyError
+from evometa.launch.preparation import adjusted, prepare
+from evometa.launch.settings import Data, Settings
+from evometa.store import Place, RunDirectory, make_schema, versions
+from evometa.study import Level, StudyFile, load_study
+
+
+def describe(file: StudyFile, settings: Settings) -> dict[str, Any]:
+    """Return the study as plain data, as study.json keeps it."""
+    study = file.study
+    return {
+        "schema": 2,
+        "file": str(file.path.resolve()),
+        "file_sha256": file.sha256,
+        "space": study.space.describe(),
+        "task": study.task.describe(),
+        "objectives": dict(study.objectives),
+        "metrics": list(study.metrics),
+        "baselines": dict(study.baselines),
+        "training": asdict(study.training),
+        "constraints": [str(limit) for limit in study.limits],
+        "levels": [_described(level) for level in study.levels],
+        "settings": asdict(settings),
+        "versions": versions(),
+    }
+
+
+def named(searcher: str | Callable[..., Any]) -> str:
+    """Return a searcher's name; empty for one of the study's own."""
+    return searcher if isinstance(searcher, str) else ""
+
+
+def schema_of(file: StudyFile) -> pa.Schema:
+    """Return the columns of a study's table."""
+    genes = file.study.space.genes()
+    return make_schema({path: leaf.type for path, leaf in genes.items()}, file.study.metrics)
+
+
+def refuse_existing(run: Place, file: StudyFile) -> None:
+    """Refuse a run directory that exists, and say whether it can be resumed.
+
+    Raises:
+        StoreError: if `run` holds a search.
+    """
+    if not (run / "study.json").exists():
+        return  # a folder that is no run is refused when the run's is made
+    kept = RunDirectory.read(run)
+    if kept["file_sha256"] == file.sha256:
+        raise StoreError(
+            f"{run} holds a search of this study; go on with it: evometa resume {run}, "
+            "or start another with --run FOLDER"
+        )
+    raise StoreError(
+        f"{run} holds a search of another study: {kept['file']} (sha256 "
+        f"{kept['file_sha256'][:12]}), not {file.path} (sha256 {file.sha256[:12]}); "
+        "start this one with --run FOLDER"
+    )
+
+
+def stored_study(directory: RunDirectory, data: Data | None = None) -> tuple[Settings, StudyFile]:
+    """Load the study that a run directory keeps, with its data."""
+    kept = dict(directory.study["settings"])
+    kept["data"] = data or Data(**kept["data"])
+    kept["budget"] = Budget(**kept.get("budget", {}))
+    settings = Settings(**kept)
+    original = Path(directory.study["file"])
+    beside = original.parent if original.parent.is_dir() else None
+    file = load_study(directory.study_file, beside=beside)
+    file = adjusted(file, settings, directory.study["training"])
+    return settings, prepare(file, settings.data)
+
+
+def check_same(kept: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Raise `StudyError` naming what differs between two studies as plain data."""
+    wanted = ("file_sha256", "space", "task", "objectives", "baselines", "training", "levels")
+    now = json.loads(json.dumps(now))
+    parts = [part for part in wanted if part in kept]  # older runs have fewer
+    different = [
+        f"{part}: {kept[part]} -> {now[part]}" for part in parts if kept[part] != now[part]
+    ]
+    if different:
+        raise StudyError(
+            "a run goes on only with the study it was started with, but these differ: "
+            + "; ".join(different)
+            + ". Start a new run with another --run folder"
+        )
+
+
+def _described(level: Level) -> dict[str, Any]:
+    return {
+        "iterations": level.iterations,
+        "tasks": level.training.tasks,
+        "validation": level.training.validation,
+        "steps": level.steps,
+        "task": level.task.describe(),
+        "seed": level.seed,
+    }

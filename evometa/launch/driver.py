@@ -1,0 +1,169 @@
+"""Put a search together from concrete parts, start it or go on with it.
+
+The only place that knows both which searcher and which executor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Protocol
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from evometa.budget import Meter
+from evometa.evaluate import Evaluator, identify
+from evometa.execute import Executor, Limits, Serial
+from evometa.execute.ray_pool import RayPool
+from evometa.launch.description import check_same, describe, schema_of, stored_study
+from evometa.launch.settings import Data, Settings, Workers
+from evometa.report import summary_of
+from evometa.run import DONE, Observer, Schedule, Search
+from evometa.search import Level, Searcher, Wishes, make_searcher
+from evometa.space import gene_value
+from evometa.store import Place, RunDirectory, Writer, evaluations, read_table, repair
+from evometa.study import StudyFile
+from evometa.warm import Earlier
+
+
+class Watch(Observer, Protocol):
+    """An observer that is entered while the search runs."""
+
+    def __enter__(self) -> Watch:
+        """Begin to show."""
+        ...
+
+    def __exit__(self, *error: object) -> None:
+        """Stop showing."""
+        ...
+
+
+def start(
+    file: StudyFile,
+    run: Place,
+    settings: Settings,
+    workers: Workers,
+    watch: Callable[[int, int], Watch],
+    earlier: Earlier | None = None,
+) -> pa.Table:
+    """Search from the beginning; return the table.
+
+    Args:
+        file: the study, its task loaded by `prepare`.
+        run: the run directory to create.
+        settings: what the search is started with.
+        workers: where candidates are evaluated.
+        watch: makes the observer from the number of candidates and of workers.
+        earlier: what earlier runs have found; default nothing.
+
+    Raises:
+        StoreError: if the run directory exists.
+    """
+    earlier = earlier or Earlier()
+    searcher = _searcher(file, settings, earlier)
+    with ExitStack() as stack:  # what may fail comes before the folder is made
+        executor = _executor(file, settings, workers, run)
+        stack.callback(executor.close)
+        description = {**describe(file, settings), "earlier": asdict(earlier)}
+        directory = stack.enter_context(RunDirectory.create(run, description, file.source))
+        return _search(file, directory, settings, searcher, executor, watch)
+
+
+def resume(
+    run: Place,
+    workers: Workers,
+    watch: Callable[[int, int], Watch],
+    *,
+    candidates: int | None = None,
+    data: Data | None = None,
+) -> pa.Table:
+    """Go on with a search that was stopped; return the table.
+
+    Args:
+        run: an existing run directory. Its copy of the study file is run.
+        workers: where candidates are evaluated; may differ from before.
+        watch: makes the observer from the number of candidates and of workers.
+        candidates: a new total; default the one it was started with.
+        data: where the data is now; default where it was.
+
+    Raises:
+        StoreError: if there is no run, or another driver holds it.
+        StudyError: if the study or its data is not what it was.
+    """
+    with ExitStack() as stack:
+        directory = stack.enter_context(RunDirectory.open(run))
+        settings, file = stored_study(directory, data)
+        if candidates is not None:
+            settings = replace(settings, candidates=candidates)
+        check_same(directory.study, describe(file, settings))
+        repair(run)
+        earlier = Earlier(**directory.study.get("earlier", {}))
+        searcher = _searcher(file, settings, earlier)
+        executor = _executor(file, settings, workers, run)
+        stack.callback(executor.close)
+        return _search(file, directory, settings, searcher, executor, watch)
+
+
+def _search(
+    file: StudyFile,
+    directory: RunDirectory,
+    settings: Settings,
+    searcher: Searcher,
+    executor: Executor,
+    watch: Callable[[int, int], Watch],
+) -> pa.Table:
+    study = file.study
+    schedule = Schedule(settings.window, settings.order, settings.pack)
+    meter = Meter(settings.budget, study.objectives, len(study.rungs), study.limits)
+    stored = list(evaluations(read_table(directory.path)))
+    with (
+        Writer(directory, schema_of(file), gene_value) as writer,
+        watch(settings.candidates, executor.workers) as observer,
+    ):
+        search = Search(searcher, executor, writer, observer, meter, schedule, identify(file.study))
+        ended = search.run(stored)
+    table = read_table(directory.path)
+    begun = pc.count_distinct(table["number"]).as_py()
+    if ended == DONE:
+        ended = "" if begun >= settings.candidates else _used_up(begun)
+    directory.end(summary_of(table, study.objectives, ended))
+    return table
+
+
+def _used_up(begun: int) -> str:
+    return f"the space holds no genome that has not been tried, after {begun:,} candidates"
+
+
+def _searcher(file: StudyFile, settings: Settings, earlier: Earlier) -> Searcher:
+    study = file.study
+    wishes = Wishes(
+        settings.candidates,
+        {**study.baselines, **earlier.seeds},
+        [Level(look_ahead=not level.iterations, race=level.seed > 0) for level in study.levels],
+        study.limits,
+        earlier.evaluations(len(study.rungs)),
+        scored=study.task.metrics[0] == next(iter(study.objectives)),
+    )
+    name = settings.searcher or study.searcher
+    return make_searcher(name, study.space, study.objectives, settings.seed, wishes)
+
+
+def _executor(file: StudyFile, settings: Settings, workers: Workers, run: Place) -> Executor:
+    # on an object store, promoted candidates are trained from the start
+    local = isinstance(run, Path) and file.study.rungs
+    weights = str(Path(str(run), "weights").resolve()) if local else None
+    evaluate = Evaluator(file.study, settings.seed, settings.device, settings.plans, weights)
+    if workers.executor == "serial":
+        return Serial(evaluate)
+    limit = workers.time_limit
+    return RayPool(
+        evaluate,
+        address=workers.address,
+        workers=workers.count,
+        modules=file.modules,
+        gpus=workers.gpus,
+        limits=Limits() if limit is None else Limits(soft=limit, hard=1.5 * limit),
+    )

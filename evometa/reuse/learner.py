@@ -1,0 +1,323 @@
+"""A trained candidate as something to adapt and predict with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, vmap
+from torch.utils import _pytree as pytree
+
+from evometa.errors import EvometaError, StoreError
+from evometa.evaluate import Trainer, admit, parse_plan
+from evometa.evaluate.checkpoint import checkpoint_path, learned, load_checkpoint
+from evometa.evaluate.evaluator import choose_device
+from evometa.evaluate.settings import numerics
+from evometa.evaluate.training import meta_of
+from evometa.learner import Learner, Meta
+from evometa.learner.prototypes import Prototypes
+from evometa.records import Candidate, derive_seed
+from evometa.reuse.confirm import FOLDER, REPEATS
+from evometa.reuse.stored import StoredRun, read_run
+from evometa.store import Place, place
+from evometa.task.protocol import EpisodeBatch
+
+Array: TypeAlias = Tensor | npt.NDArray[Any]
+Progress: TypeAlias = Callable[[int, int], None]
+"""Told the meta-iterations done, and how many there are."""
+
+
+@dataclass(frozen=True)
+class FewShotLearner:
+    """Adapts to a task from a few examples, as the candidate does that was meta-trained.
+
+    Made by `load_learner`. Nothing is changed by adapting: each call starts from what was
+    meta-trained, and returns a learner of its own.
+
+    Attributes:
+        learner: network and rule.
+        meta: trained meta-parameters.
+        sample: shape of one input.
+        outputs: values of one prediction; None where predictions are classes.
+        trained: where the meta-parameters come from, in words.
+        mapped: whether batches of tasks are mapped, or learned one after the other.
+    """
+
+    learner: Learner
+    meta: Meta
+    sample: tuple[int, ...]
+    outputs: int | None
+    trained: str
+    mapped: bool = True
+
+    @property
+    def device(self) -> torch.device:
+        """Where it adapts."""
+        return next(iter(self.meta["params"].values())).device
+
+    def to(self, device: torch.device | str) -> FewShotLearner:
+        """Return the learner on another device."""
+        meta = {
+            part: {name: value.to(device) for name, value in tensors.items()}
+            for part, tensors in self.meta.items()
+        }
+        return replace(self, meta=meta)
+
+    def adapt(self, x: Array, y: Array, *, steps: int | None = None) -> Adapted:
+        """Learn a task, or a batch of tasks at once, from labelled examples.
+
+        Args:
+            x: shape `(examples, *sample)`, or `(tasks, examples, *sample)`.
+            y: classes as any labels, shape `(examples,)` or `(tasks, examples)`; or real values,
+                `(examples,)` or `(examples, outputs)`, with `tasks` before them in a batch.
+            steps: inner steps; default as many as in meta-training.
+
+        Returns:
+            What predicts for new examples of the same tasks.
+
+        Raises:
+            EvometaError: if shapes or labels do not fit.
+        """
+        inputs, batched = self.inputs(x)
+        targets, classes, flat = self._targets(y, inputs.shape[:2], batched=batched)
+        learner = self._for(classes, inputs.shape[1])
+        single = not self.mapped or len(inputs) == 1
+        prepared = learner.prepared(training=False, mapped=not single)
+
+        def task(one: Tensor, target: Tensor) -> Any:
+            return prepared.trajectory(self.meta, (one, target), steps)[-1]
+
+        adapted = over_tasks(task, (inputs, targets), mapped=not single)
+        return Adapted(self, prepared, adapted, classes, batched, not single, flat)
+
+    def inputs(self, x: Array) -> tuple[Tensor, bool]:
+        """Return inputs as a batch of tasks, and whether they were one.
+
+        Raises:
+            EvometaError: if their shape does not fit.
+        """
+        given = torch.as_tensor(x).to(self.device, next(iter(self.meta["params"].values())).dtype)
+        extra = given.dim() - len(self.sample)
+        if extra not in (1, 2) or tuple(given.shape[extra:]) != self.sample or not given.numel():
+            raise EvometaError(
+                f"inputs must have the shape (examples, {self._sample}) or "
+                f"(tasks, examples, {self._sample}), but got {tuple(given.shape)}"
+            )
+        return (given, True) if extra == 2 else (given.unsqueeze(0), False)
+
+    @property
+    def _sample(self) -> str:
+        return ", ".join(map(str, self.sample))
+
+    def _for(self, classes: list[npt.NDArray[Any]] | None, examples: int) -> Learner:
+        if classes is None or not isinstance(self.learner, Prototypes):
+            return self.learner
+        return replace(self.learner, classes=len(classes[0]))
+
+    def _targets(
+        self, y: Array, shape: torch.Size, *, batched: bool
+    ) -> tuple[Tensor, list[npt.NDArray[Any]] | None, bool]:
+        values = y.detach().cpu().numpy() if isinstance(y, Tensor) else np.asarray(y)
+        values = values if batched else values[None]
+        if values.shape[:2] != tuple(shape):
+            raise EvometaError(
+                f"there must be one target for each of {' x '.join(map(str, shape))} inputs, but "
+                f"got targets of shape {np.shape(y)}"
+            )
+        if self.outputs is not None:
+            flat = values.ndim == 2
+            values = values[..., None] if flat else values
+            if values.shape[2:] != (self.outputs,):
+                raise EvometaError(
+                    f"targets must have {self.outputs} values each, but got the shape {np.shape(y)}"
+                )
+            targets = torch.as_tensor(values.astype(np.float64))
+            return targets.to(self.device, next(iter(self.meta["params"].values())).dtype), None, flat
+        if values.ndim != 2:
+            raise EvometaError(f"labels must be one a example, but got the shape {np.shape(y)}")
+        classes = [np.unique(row) for row in values]
+        if len({len(each) for each in classes}) > 1:
+            raise EvometaError(
+                "the tasks of a batch must have equally many classes, but these have "
+                f"{', '.join(str(len(each)) for each in classes)}"
+            )
+        numbers = np.stack([np.searchsorted(c, row) for c, row in zip(classes, values, strict=True)])
+        return torch.as_tensor(numbers, device=self.device), classes, False
+
+
+@dataclass(frozen=True)
+class Adapted:
+    """A learner that has seen the examples of a task, or of a batch of tasks.
+
+    Attributes:
+        learned_from: the learner that it was made by.
+        prepared: the same, prepared to score.
+        state: what it knows.
+        labels: the classes of each task, sorted; None for real values.
+        batched: whether there is an axis of tasks.
+        mapped: whether it is mapped over.
+        flat: whether targets had no axis of outputs.
+    """
+
+    learned_from: FewShotLearner
+    prepared: Learner
+    state: Any
+    labels: list[npt.NDArray[Any]] | None
+    batched: bool
+    mapped: bool
+    flat: bool
+
+    @property
+    def classes(self) -> npt.NDArray[Any]:
+        """The classes, in the order of probabilities; shape `(classes,)`, or with `tasks` before.
+
+        Raises:
+            EvometaError: if there are none.
+        """
+        if self.labels is None:
+            raise EvometaError("a learner of real values knows no classes")
+        return np.stack(self.labels) if self.batched else self.labels[0]
+
+    def predict(self, x: Array) -> Array:
+        """Return the likeliest label of each input, or its values; an array for an array."""
+        raw = self._raw(x)
+        if self.labels is None:
+            raw = raw[..., 0] if self.flat else raw
+            return self._like(x, raw)
+        best = raw.argmax(-1).cpu().numpy()
+        names = np.stack([c[row] for c, row in zip(self.labels, best, strict=True)])
+        names = names if self.batched else names[0]
+        if isinstance(x, Tensor) and names.dtype.kind in "iufb":
+            return torch.as_tensor(names, device=x.device)
+        return names
+
+    def predict_proba(self, x: Array) -> Array:
+        """Return the probability of each class, in the order of `classes`.
+
+        Raises:
+            EvometaError: if there are no classes.
+        """
+        _ = self.classes
+        return self._like(x, self._raw(x).softmax(-1))
+
+    def _raw(self, x: Array) -> Tensor:
+        """Return logits or values, shape `(tasks, examples, outputs)`."""
+        inputs, batched = self.learned_from.inputs(x)
+        if batched != self.batched:
+            raise EvometaError(
+                "new inputs must have an axis of tasks exactly if those that were adapted to had "
+                f"one, but got the shape {tuple(np.shape(x))}"
+            )
+        tasks = len(self.state) if not self.mapped else len(pytree.tree_leaves(self.state)[0])
+        if len(inputs) != tasks:
+            raise EvometaError(f"there are {tasks} adapted tasks, but inputs of {len(inputs)}")
+        with torch.no_grad():
+            outputs: Tensor = over_tasks(
+                self.prepared.predict, (self.state, inputs), mapped=self.mapped
+            )
+        outputs = outputs if isinstance(outputs, Tensor) else torch.stack(outputs)
+        return outputs if self.labels is None else outputs[..., : len(self.labels[0])]
+
+    def _like(self, x: Array, values: Tensor) -> Array:
+        values = values if self.batched else values[0]
+        return values.to(x.device) if isinstance(x, Tensor) else values.cpu().numpy()
+
+
+def over_tasks(function: Callable[..., Any], arguments: tuple[Any, ...], *, mapped: bool) -> Any:
+    """Call a function for each task: mapped, to tensors; or one by one, to a list."""
+    if mapped:
+        return vmap(function, randomness="different")(*arguments)
+    return [function(*one) for one in zip(*arguments, strict=True)]
+
+
+def load_learner(
+    run: Place | str | StoredRun,
+    candidate_id: str,
+    *,
+    data: Path | None = None,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> FewShotLearner:
+    """Return a candidate of a run, trained, to adapt to tasks of one's own.
+
+    The study file that the run keeps is run. Where `evometa confirm` has trained the candidate, its
+    weights are used; otherwise it is trained again from its genome and seed.
+
+    Args:
+        run: a run directory, or its URL.
+        candidate_id: of the candidate.
+        data: where the task's data is now; default where it was.
+        device: `"auto"`, `"cpu"`, `"cuda"`, ...; see also `FewShotLearner.to`.
+        progress: called while it is trained with the meta-iterations done, and how many there are.
+
+    Raises:
+        StoreError: if there is no such run or candidate.
+        StudyError: if the study or its data is not what it was.
+        EvometaError: if the candidate cannot be trained.
+    """
+    stored = run if isinstance(run, StoredRun) else read_run(_place(run), data)
+    candidate = stored.evaluation(candidate_id).candidate
+    where = choose_device(device)
+    study = stored.full
+    plans = {kind: parse_plan(text) for kind, text in stored.settings.plans.items()}
+    admission = admit(study, candidate.genome, candidate.seed, where, plans)
+    checkpoint, trained = _confirmed(stored, candidate, admission.learner)
+    with numerics(study.training, where):
+        if checkpoint is None:
+            trainer = Trainer(
+                [admission.learner],
+                study.task,
+                study.training,
+                seeds=[derive_seed(candidate.seed, "meta-train")],
+                plan=admission.plan,
+                device=where,
+            )
+            total = study.training.iterations
+            trainer.run(None, None if progress is None else lambda done, _: progress(done, total))
+            why = trainer.results()[0].diverged
+            if why:
+                raise EvometaError(f"{candidate_id} cannot be trained: {why}")
+            checkpoint, trained = learned(trainer.checkpoint(0)), "with the seed of the search"
+    generator = torch.Generator().manual_seed(0)
+    episode = study.task.episodes("meta-train", 1, generator)
+    learner = FewShotLearner(
+        admission.learner,
+        meta_of(checkpoint, admission.learner.init()),
+        tuple(episode.support.inputs.shape[2:]),
+        _outputs(episode),
+        trained,
+        mapped=admission.plan.tasks != 1,
+    )
+    return learner.to(where)
+
+
+def _confirmed(
+    stored: StoredRun, candidate: Candidate, learner: Learner
+) -> tuple[Mapping[str, Tensor] | None, str]:
+    """Return the first of the candidate's confirmed trainings that is there, and what it is."""
+    if not isinstance(stored.place, Path):
+        return None, ""
+    folder = stored.place / FOLDER
+    for repeat in range(REPEATS):
+        path = checkpoint_path(folder, replace(candidate, number=candidate.number * REPEATS + repeat))
+        if not path.exists():
+            return None, ""
+        try:
+            return load_checkpoint(path, learner.structure), f"by the confirmation, seed {repeat}"
+        except StoreError:
+            continue
+    return None, ""
+
+
+def _outputs(episode: EpisodeBatch) -> int | None:
+    targets = episode.support.targets
+    return targets.shape[-1] if targets.is_floating_point() else None
+
+
+def _place(run: Place | str) -> Place:
+    return place(run) if isinstance(run, str) else run

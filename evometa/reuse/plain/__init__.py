@@ -1,0 +1,1 @@
+"""What `evometa export` puts beside the weights, as it is: modules that need PyTorch alone."""

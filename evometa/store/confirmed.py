@@ -1,0 +1,95 @@
+"""The table of a confirmation: `confirm.parquet`, one row a candidate and new seed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from evometa.errors import StoreError
+from evometa.records import Evaluation
+from evometa.store.files import write_atomically
+from evometa.store.provenance import provenance
+from evometa.store.reader import source
+from evometa.store.remote import Place
+from evometa.store.schema import make_schema, to_row, upgrade
+
+FILE = "confirm.parquet"
+_OWN = [
+    ("repeat", pa.int64()),
+    ("iterations", pa.int64()),
+    ("validation_scores", pa.list_(pa.float64())),
+    ("search_scores", pa.list_(pa.float64())),
+]
+"""Columns besides those of a run's table, whose `scores` are here those of meta-test."""
+
+
+def read_confirmed(run: Place) -> pa.Table | None:
+    """Return the run's confirmation on meta-test; None if there is none.
+
+    Raises:
+        StoreError: if it cannot be read.
+    """
+    path = run / FILE
+    if not path.is_file():
+        return None
+    try:
+        return upgrade(pq.read_table(source(path)), path)
+    except (pa.ArrowException, OSError) as error:
+        raise StoreError(f"{path} cannot be read: {error}; confirm again") from error
+
+
+def confirmed_row(
+    evaluation: Evaluation,
+    metrics: Sequence[str],
+    *,
+    repeat: int,
+    iterations: int,
+    search_scores: Sequence[float],
+) -> dict[str, Any]:
+    """Return a new training as a row.
+
+    Args:
+        evaluation: scored on meta-test, and further on meta-validation.
+        metrics: names of the study's metrics.
+        repeat: which of the new seeds it has, from 0.
+        iterations: meta-iterations.
+        search_scores: what the search has found, one value a meta-validation episode.
+    """
+    row = to_row(evaluation, 0, make_schema({}, metrics), lambda genome, path: None)
+    return {
+        **row,
+        "repeat": repeat,
+        "iterations": iterations,
+        "validation_scores": list(evaluation.further.get("meta-validation", ())),
+        "search_scores": list(search_scores),
+    }
+
+
+def write_confirmed(
+    run: Place, study: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]
+) -> pa.Table:
+    """Write the confirmation of a run anew, at once or not at all; return it.
+
+    Args:
+        run: the run directory.
+        study: study.json.
+        rows: all of them.
+
+    Raises:
+        StoreError: if it cannot be written.
+    """
+    schema = make_schema({}, study["metrics"])
+    for name, kind in _OWN:
+        schema = schema.append(pa.field(name, kind))
+    origin = json.dumps(provenance(study))
+    metadata = {**(schema.metadata or {}), "evometa.provenance": origin}
+    table = pa.Table.from_pylist(list(rows), schema.with_metadata(metadata))
+    try:
+        write_atomically(run / FILE, lambda file: pq.write_table(table, file, compression="zstd"))
+    except OSError as error:
+        raise StoreError(f"{run / FILE} cannot be written: {error}") from error
+    return table
