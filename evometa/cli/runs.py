@@ -109,13 +109,13 @@ def convert(
 
 def print_best(run: Place, n: int, by: str | None = None, *, as_json: bool = False) -> None:
     """Print the best candidates of a run beside its baselines, and what its rungs say."""
-    from evometa.limits import parse_limit
+    from evometa.limits import stored_limits
     from evometa.report import full_rung, print_rungs, print_top, rank
     from evometa.store import RunDirectory, read_table
 
     study, table = RunDirectory.read(run), read_table(run)
     objectives, scored = study["objectives"], study["metrics"][0]
-    limits = [parse_limit(text, study["metrics"]) for text in study.get("constraints", ())]
+    limits = stored_limits(study)
     ranked = rank(
         table, objectives, scored=scored, by=by, n=n, full=full_rung(study), limits=limits
     )

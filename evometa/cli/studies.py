@@ -17,7 +17,9 @@ from evometa.cli.console import out
 from evometa.cli.runs import print_best
 
 if TYPE_CHECKING:
+    from evometa.execute import Executor
     from evometa.launch import Settings, Watch, Workers
+    from evometa.limits import Limit
     from evometa.store import Place
     from evometa.study import StudyFile
 
@@ -92,6 +94,7 @@ def resume(
 ) -> None:
     """Go on with a stopped or killed search, to the same table as without the break."""
     from evometa import launch
+    from evometa.limits import stored_limits
     from evometa.store import RunDirectory
 
     kept = RunDirectory.read(run)
@@ -108,7 +111,7 @@ def resume(
         launch.resume(
             run,
             launch.Workers(executor, address, workers, gpus, time_limit),
-            _watch(kept["objectives"]),
+            _watch(kept["objectives"], stored_limits(kept)),
             candidates=candidates,
             data=None if data is None else launch.Data(data),
         )
@@ -156,8 +159,9 @@ def _start(
             "fit the space.",
             highlight=False,
         )
+    study = file.study
     with _searching(run):
-        launch.start(file, run, settings, where, _watch(file.study.objectives), earlier)
+        launch.start(file, run, settings, where, _watch(study.objectives, study.limits), earlier)
 
 
 @contextlib.contextmanager
@@ -177,10 +181,12 @@ def _searching(run: Place) -> Iterator[None]:
     _finish(run, time.monotonic() - started)
 
 
-def _watch(objectives: Mapping[str, str]) -> Callable[[int, int], Watch]:
+def _watch(
+    objectives: Mapping[str, str], limits: Sequence[Limit]
+) -> Callable[[int, Executor], Watch]:
     from evometa.report import Progress
 
-    return lambda total, workers: Progress(out, objectives, total, workers)
+    return lambda total, executor: Progress(out, objectives, total, executor.counts, limits)
 
 
 def _finish(run: Place, took: float) -> None:

@@ -33,8 +33,8 @@ from evometa.errors import ExecutorError
 from evometa.execute.failures import Failure
 from evometa.execute.fleet import Arrived, Event, Finished, Gone
 from evometa.execute.protocol import Evaluate, Interruptible, failed, run_pack
-from evometa.execute.supervisor import NO_LIMITS, Counts, Limits, Supervisor
-from evometa.records import Candidate, Evaluation, Status
+from evometa.execute.supervisor import NO_LIMITS, Limits, Supervisor
+from evometa.records import Candidate, Counts, Evaluation, Status
 
 START_SECONDS = 120.0
 SCALE_SECONDS = 900.0  # a cloud may take that long to find a machine

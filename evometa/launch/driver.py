@@ -46,7 +46,7 @@ def start(
     run: Place,
     settings: Settings,
     workers: Workers,
-    watch: Callable[[int, int], Watch],
+    watch: Callable[[int, Executor], Watch],
     earlier: Earlier | None = None,
 ) -> pa.Table:
     """Search from the beginning; return the table.
@@ -56,7 +56,7 @@ def start(
         run: the run directory to create.
         settings: what the search is started with.
         workers: where candidates are evaluated.
-        watch: makes the observer from the number of candidates and of workers.
+        watch: makes the observer from the number of candidates and from who evaluates them.
         earlier: what earlier runs have found; default nothing.
 
     Raises:
@@ -75,7 +75,7 @@ def start(
 def resume(
     run: Place,
     workers: Workers,
-    watch: Callable[[int, int], Watch],
+    watch: Callable[[int, Executor], Watch],
     *,
     candidates: int | None = None,
     data: Data | None = None,
@@ -85,7 +85,7 @@ def resume(
     Args:
         run: an existing run directory. Its copy of the study file is run.
         workers: where candidates are evaluated; may differ from before.
-        watch: makes the observer from the number of candidates and of workers.
+        watch: makes the observer from the number of candidates and from who evaluates them.
         candidates: a new total; default the one it was started with.
         data: where the data is now; default where it was.
 
@@ -113,7 +113,7 @@ def _search(
     settings: Settings,
     searcher: Searcher,
     executor: Executor,
-    watch: Callable[[int, int], Watch],
+    watch: Callable[[int, Executor], Watch],
 ) -> pa.Table:
     study = file.study
     schedule = Schedule(settings.window, settings.order, settings.pack)
@@ -121,7 +121,7 @@ def _search(
     stored = list(evaluations(read_table(directory.path)))
     with (
         Writer(directory, schema_of(file), gene_value) as writer,
-        watch(settings.candidates, executor.workers) as observer,
+        watch(settings.candidates, executor) as observer,
     ):
         search = Search(searcher, executor, writer, observer, meter, schedule, identify(file.study))
         ended = search.run(stored)
