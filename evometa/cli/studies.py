@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from evometa.execute import Executor
     from evometa.launch import Settings, Watch, Workers
     from evometa.limits import Limit
+    from evometa.observe import MakeObserver
     from evometa.store import Place
     from evometa.study import StudyFile
 
@@ -42,6 +43,7 @@ def search(
     window: options.Window = 16,
     pack: options.PackSize = 1,
     iterations: options.Iterations = None,
+    observer: options.ObserverNames = None,
     data: options.DataFolder = None,
     download: options.Download = False,
     skip_broken: options.SkipBroken = False,
@@ -52,12 +54,15 @@ def search(
     workers: options.Count = None,
     gpus: options.Gpus = None,
     time_limit: options.TimeLimit = None,
+    worker_logs: options.WorkerLogs = False,
 ) -> None:
     """Search: propose, meta-train and score candidates; print the best beside the baselines."""
     from evometa import launch
     from evometa.budget import Budget
+    from evometa.observe import find_observer
     from evometa.study import load_study
 
+    observers = [find_observer(name) for name in observer or ()]
     study_file = load_study(file)
     settings = launch.Settings(
         candidates=candidates or study_file.study.candidates,
@@ -74,29 +79,33 @@ def search(
         device=device,
         data=launch.Data(data, download, skip_broken),
     )
-    where = launch.Workers(executor, address, workers, gpus, time_limit)
+    where = launch.Workers(executor, address, workers, gpus, time_limit, worker_logs)
     changes = {} if iterations is None else {"iterations": iterations}
     run = run or Path("runs") / file.stem
     launch.refuse_existing(run, study_file)
     study_file = launch.adjusted(study_file, settings, changes)
-    _start(study_file, run, settings, where, plan, warm_start or ())
+    _start(study_file, run, settings, where, plan, warm_start or (), observers)
 
 
 def resume(
     run: options.RunPath,
     candidates: options.Total = None,
+    observer: options.ObserverNames = None,
     data: options.DataFolder = None,
     executor: options.ExecutorName = "ray",
     address: options.Address = None,
     workers: options.Count = None,
     gpus: options.Gpus = None,
     time_limit: options.TimeLimit = None,
+    worker_logs: options.WorkerLogs = False,
 ) -> None:
     """Go on with a stopped or killed search, to the same table as without the break."""
     from evometa import launch
     from evometa.limits import stored_limits
+    from evometa.observe import find_observer
     from evometa.store import RunDirectory
 
+    observers = [find_observer(name) for name in observer or ()]
     kept = RunDirectory.read(run)
     out.print(
         escape(f"This runs the study file that {run} keeps, {kept['file']}."), highlight=False
@@ -110,10 +119,11 @@ def resume(
     with _searching(run):
         launch.resume(
             run,
-            launch.Workers(executor, address, workers, gpus, time_limit),
+            launch.Workers(executor, address, workers, gpus, time_limit, worker_logs),
             _watch(kept["objectives"], stored_limits(kept)),
             candidates=candidates,
             data=None if data is None else launch.Data(data),
+            observers=observers,
         )
 
 
@@ -141,6 +151,7 @@ def _start(
     where: Workers,
     plan: str,
     warm_start: Sequence[Path],
+    observers: Sequence[MakeObserver],
 ) -> None:
     """Search from the beginning, after what can fail without a worker."""
     from evometa import launch
@@ -161,7 +172,8 @@ def _start(
         )
     study = file.study
     with _searching(run):
-        launch.start(file, run, settings, where, _watch(study.objectives, study.limits), earlier)
+        watch = _watch(study.objectives, study.limits)
+        launch.start(file, run, settings, where, watch, earlier, observers)
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ The only place that knows both which searcher and which executor.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -20,6 +20,7 @@ from evometa.execute import Executor, Limits, Serial
 from evometa.execute.ray_pool import RayPool
 from evometa.launch.description import check_same, describe, schema_of, stored_study
 from evometa.launch.settings import Data, Settings, Workers
+from evometa.observe import MakeObserver, Observers
 from evometa.report import summary_of
 from evometa.run import DONE, Observer, Schedule, Search
 from evometa.search import Level, Searcher, Wishes, make_searcher
@@ -48,6 +49,7 @@ def start(
     workers: Workers,
     watch: Callable[[int, Executor], Watch],
     earlier: Earlier | None = None,
+    observers: Sequence[MakeObserver] = (),
 ) -> pa.Table:
     """Search from the beginning; return the table.
 
@@ -58,6 +60,7 @@ def start(
         workers: where candidates are evaluated.
         watch: makes the observer from the number of candidates and from who evaluates them.
         earlier: what earlier runs have found; default nothing.
+        observers: make observers of one's own, as `evometa.observe` tells.
 
     Raises:
         StoreError: if the run directory exists.
@@ -69,7 +72,7 @@ def start(
         stack.callback(executor.close)
         description = {**describe(file, settings), "earlier": asdict(earlier)}
         directory = stack.enter_context(RunDirectory.create(run, description, file.source))
-        return _search(file, directory, settings, searcher, executor, watch)
+        return _search(file, directory, settings, searcher, executor, watch, observers)
 
 
 def resume(
@@ -79,6 +82,7 @@ def resume(
     *,
     candidates: int | None = None,
     data: Data | None = None,
+    observers: Sequence[MakeObserver] = (),
 ) -> pa.Table:
     """Go on with a search that was stopped; return the table.
 
@@ -88,6 +92,7 @@ def resume(
         watch: makes the observer from the number of candidates and from who evaluates them.
         candidates: a new total; default the one it was started with.
         data: where the data is now; default where it was.
+        observers: make observers of one's own.
 
     Raises:
         StoreError: if there is no run, or another driver holds it.
@@ -104,7 +109,7 @@ def resume(
         searcher = _searcher(file, settings, earlier)
         executor = _executor(file, settings, workers, run)
         stack.callback(executor.close)
-        return _search(file, directory, settings, searcher, executor, watch)
+        return _search(file, directory, settings, searcher, executor, watch, observers)
 
 
 def _search(
@@ -114,6 +119,7 @@ def _search(
     searcher: Searcher,
     executor: Executor,
     watch: Callable[[int, Executor], Watch],
+    observers: Sequence[MakeObserver],
 ) -> pa.Table:
     study = file.study
     schedule = Schedule(settings.window, settings.order, settings.pack)
@@ -121,7 +127,8 @@ def _search(
     stored = list(evaluations(read_table(directory.path)))
     with (
         Writer(directory, schema_of(file), gene_value) as writer,
-        watch(settings.candidates, executor) as observer,
+        watch(settings.candidates, executor) as shown,
+        Observers(shown, observers, str(directory.path)) as observer,
     ):
         search = Search(searcher, executor, writer, observer, meter, schedule, identify(file.study))
         ended = search.run(stored)
