@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from evometa import space
+    from evometa.reuse.learner import load_learner
     from evometa.store import load
     from evometa.study import Rung, Study, Training, halving
 
 __version__ = "0.1.0"
 
-__all__ = ["Rung", "Study", "Training", "__version__", "halving", "load", "space"]
+__all__ = ["Rung", "Study", "Training", "__version__", "halving", "load", "load_learner", "space"]
 
 _HOMES = {
     "Rung": "evometa.study",
@@ -23,6 +24,7 @@ _HOMES = {
     "Training": "evometa.study",
     "halving": "evometa.study",
     "load": "evometa.store",
+    "load_learner": "evometa.reuse.learner",
 }
 
 

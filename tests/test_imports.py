@@ -62,7 +62,7 @@ HEAVY = {
     },
     "tensorboardX": {"report/convert.py"},
 }
-TORCH_ROOMS = {"network", "rule", "task", "learner", "evaluate", "check"}
+TORCH_ROOMS = {"reuse", "network", "rule", "task", "learner", "evaluate", "check"}
 
 
 def imports(path):

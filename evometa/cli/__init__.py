@@ -18,13 +18,14 @@ from rich.markup import escape
 
 from evometa import __version__
 from evometa.cli.console import err, out
+from evometa.cli.reuse import confirm, export, rerun
 from evometa.cli.runs import convert, report, show, top
 from evometa.cli.studies import check, resume, search
 from evometa.errors import EvometaError
 
 __all__ = ["app", "main"]
 
-COMMANDS = (search, resume, top, show, report, convert, check)
+COMMANDS = (search, resume, top, show, report, confirm, rerun, export, convert, check)
 
 app = typer.Typer(
     help="Search network architectures together with the learning rules they adapt with.",

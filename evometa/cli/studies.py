@@ -79,9 +79,10 @@ def search(
         device=device,
         data=launch.Data(data, download, skip_broken),
     )
-    where = launch.Workers(executor, address, workers, gpus, time_limit, worker_logs)
     changes = {} if iterations is None else {"iterations": iterations}
     run = run or Path("runs") / file.stem
+    logs = _logs(run) if worker_logs else None
+    where = launch.Workers(executor, address, workers, gpus, time_limit, logs)
     launch.refuse_existing(run, study_file)
     study_file = launch.adjusted(study_file, settings, changes)
     _start(study_file, run, settings, where, plan, warm_start or (), observers)
@@ -107,6 +108,7 @@ def resume(
 
     observers = [find_observer(name) for name in observer or ()]
     kept = RunDirectory.read(run)
+    logs = _logs(run) if worker_logs else None
     out.print(
         escape(f"This runs the study file that {run} keeps, {kept['file']}."), highlight=False
     )
@@ -119,7 +121,7 @@ def resume(
     with _searching(run):
         launch.resume(
             run,
-            launch.Workers(executor, address, workers, gpus, time_limit, worker_logs),
+            launch.Workers(executor, address, workers, gpus, time_limit, logs),
             _watch(kept["objectives"], stored_limits(kept)),
             candidates=candidates,
             data=None if data is None else launch.Data(data),
@@ -191,6 +193,12 @@ def _searching(run: Place) -> Iterator[None]:
         out.print(escape(said), highlight=False)
         raise typer.Exit(130) from None
     _finish(run, time.monotonic() - started)
+
+
+def _logs(run: Place) -> str:
+    if not isinstance(run, Path):
+        raise typer.BadParameter("worker logs are files: the run must be a folder, not a URL")
+    return str((run / "logs").resolve())
 
 
 def _watch(

@@ -8,7 +8,7 @@ from evometa.launch.description import (
     schema_of,
     stored_study,
 )
-from evometa.launch.driver import Watch, resume, start
+from evometa.launch.driver import Watch, make_executor, resume, start
 from evometa.launch.preparation import adjusted, choose_plans, preflight, prepare
 from evometa.launch.settings import Data, Settings, Workers
 
@@ -21,6 +21,7 @@ __all__ = [
     "check_same",
     "choose_plans",
     "describe",
+    "make_executor",
     "named",
     "preflight",
     "prepare",

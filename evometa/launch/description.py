@@ -70,16 +70,28 @@ def refuse_existing(run: Place, file: StudyFile) -> None:
     )
 
 
-def stored_study(directory: RunDirectory, data: Data | None = None) -> tuple[Settings, StudyFile]:
-    """Load the study that a run directory keeps, with its data."""
-    kept = dict(directory.study["settings"])
-    kept["data"] = data or Data(**kept["data"])
-    kept["budget"] = Budget(**kept.get("budget", {}))
-    settings = Settings(**kept)
-    original = Path(directory.study["file"])
+def stored_study(
+    kept: Mapping[str, Any], copy: Path, data: Data | None = None
+) -> tuple[Settings, StudyFile]:
+    """Load the study of a run, with its data.
+
+    Args:
+        kept: study.json.
+        copy: the study file that the run keeps; it is run.
+        data: where the data is now; default where it was.
+
+    Raises:
+        StudyError: if the file cannot be run.
+        TaskError: if the data is missing or broken.
+    """
+    options = dict(kept["settings"])
+    options["data"] = data or Data(**options["data"])
+    options["budget"] = Budget(**options.get("budget", {}))
+    settings = Settings(**options)
+    original = Path(kept["file"])
     beside = original.parent if original.parent.is_dir() else None
-    file = load_study(directory.study_file, beside=beside)
-    file = adjusted(file, settings, directory.study["training"])
+    file = load_study(copy, beside=beside)
+    file = adjusted(file, settings, kept["training"])
     return settings, prepare(file, settings.data)
 
 

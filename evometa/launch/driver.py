@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import ModuleType
 from typing import Protocol
 
 import pyarrow as pa
@@ -100,7 +101,8 @@ def resume(
     """
     with ExitStack() as stack:
         directory = stack.enter_context(RunDirectory.open(run))
-        settings, file = stored_study(directory, data)
+        copy = stack.enter_context(RunDirectory.study_file(run))
+        settings, file = stored_study(directory.study, copy, data)
         if candidates is not None:
             settings = replace(settings, candidates=candidates)
         check_same(directory.study, describe(file, settings))
@@ -163,6 +165,20 @@ def _executor(file: StudyFile, settings: Settings, workers: Workers, run: Place)
     local = isinstance(run, Path) and file.study.rungs
     weights = str(Path(str(run), "weights").resolve()) if local else None
     evaluate = Evaluator(file.study, settings.seed, settings.device, settings.plans, weights)
+    return make_executor(evaluate, workers, file.modules)
+
+
+def make_executor(evaluate: Evaluator, workers: Workers, modules: Sequence[ModuleType]) -> Executor:
+    """Return what evaluates packs where a person wants it.
+
+    Args:
+        evaluate: turns a pack into evaluations.
+        workers: where.
+        modules: modules of the study, which workers elsewhere do not have.
+
+    Raises:
+        ExecutorError: if there is no such cluster, or it is too small.
+    """
     if workers.executor == "serial":
         return Serial(evaluate)
     limit = workers.time_limit
@@ -170,7 +186,8 @@ def _executor(file: StudyFile, settings: Settings, workers: Workers, run: Place)
         evaluate,
         address=workers.address,
         workers=workers.count,
-        modules=file.modules,
+        modules=modules,
         gpus=workers.gpus,
+        logs=workers.logs,
         limits=Limits() if limit is None else Limits(soft=limit, hard=1.5 * limit),
     )

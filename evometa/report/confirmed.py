@@ -15,6 +15,9 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
 from scipy import stats
 
 from evometa.records import Genome, Status
@@ -83,9 +86,7 @@ def compare(table: pa.Table, study: Mapping[str, Any]) -> list[Confirmed]:
         rows.setdefault(row["candidate_id"], []).append(row)
     ok = {id_: [r for r in each if r["status"] == Status.OK] for id_, each in rows.items()}
     ok = {id_: each for id_, each in ok.items() if each}
-    baselines = {
-        _name(each[0]): _matrix(each, "scores") for each in ok.values() if _name(each[0])
-    }
+    baselines = {_name(each[0]): _matrix(each, "scores") for each in ok.values() if _name(each[0])}
     found = []
     for id_, each in ok.items():
         test, name = _matrix(each, "scores"), _name(each[0])
@@ -169,3 +170,58 @@ def _matrix(rows: Sequence[dict[str, Any]], column: str) -> Scores:
 def _name(row: Mapping[str, Any]) -> str:
     operator: str = row["operator"]
     return operator.removeprefix(SEED) if operator.startswith(SEED) else ""
+
+
+def print_confirmed(
+    console: Console, found: Sequence[Confirmed], study: Mapping[str, Any], table: pa.Table
+) -> None:
+    """Print what a confirmation found.
+
+    Args:
+        console: where to print.
+        found: as `compare` returns it.
+        study: study.json.
+        table: `confirm.parquet`.
+    """
+    if not found:
+        console.print("No training has succeeded.", style="red")
+        _print_reasons(console, table)
+        return
+    scored = study["metrics"][0]
+    names = list(dict.fromkeys(name for each in found for name in each.gains))
+    lines = Table(box=None, pad_edge=False, header_style="bold")
+    lines.add_column("candidate", no_wrap=True)
+    titles = [f"{scored}", "on validation", "flattered by"]
+    for title in (*titles, *(f"gain over {name}" for name in names), "params", "seeds"):
+        lines.add_column(escape(title), justify="right")
+    for each in found:
+        label = f"[bold]{escape(each.name)}[/] {each.id}" if each.name else each.id
+        cells = [label, str(each.test), str(each.validation), str(each.bias or "")]
+        cells += [_signed(each.gains.get(name)) for name in names]
+        seeds = str(each.seeds) + (f", {each.failed} failed" if each.failed else "")
+        cells += [f"{each.metrics['params']:,.0f}", seeds]
+        lines.add_row(*cells, style="cyan" if each.name else "")
+    console.print(lines)
+    console.print(
+        f"{scored} is that of meta-test; ± is the 95% interval over seeds and episodes; gains are "
+        "on the same episodes. The order is that of meta-validation with the new seeds, so that "
+        "meta-test has chosen nothing; by how much the search's own score was better than that is "
+        "what selection has flattered.",
+        style="dim",
+    )
+    _print_reasons(console, table)
+
+
+def _print_reasons(console: Console, table: pa.Table) -> None:
+    for row in table.to_pylist():
+        if row["status"] != Status.OK:
+            last = (row["error"].strip().splitlines() or [""])[-1]
+            console.print(
+                f"{row['candidate_id']}, seed {row['repeat']}: {row['status']} {escape(last)}",
+                style="red",
+                highlight=False,
+            )
+
+
+def _signed(gain: Estimate | None) -> str:
+    return "" if gain is None else f"{gain.mean:+.4g} ± {gain.half:.2g}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -14,7 +14,7 @@ from torch import Tensor, vmap
 from torch.utils import _pytree as pytree
 
 from evometa.errors import EvometaError, StoreError
-from evometa.evaluate import Trainer, admit, parse_plan
+from evometa.evaluate import Checkpoint, Trainer, admit, parse_plan
 from evometa.evaluate.checkpoint import checkpoint_path, learned, load_checkpoint
 from evometa.evaluate.evaluator import choose_device
 from evometa.evaluate.settings import numerics
@@ -137,7 +137,11 @@ class FewShotLearner:
                     f"targets must have {self.outputs} values each, but got the shape {np.shape(y)}"
                 )
             targets = torch.as_tensor(values.astype(np.float64))
-            return targets.to(self.device, next(iter(self.meta["params"].values())).dtype), None, flat
+            return (
+                targets.to(self.device, next(iter(self.meta["params"].values())).dtype),
+                None,
+                flat,
+            )
         if values.ndim != 2:
             raise EvometaError(f"labels must be one a example, but got the shape {np.shape(y)}")
         classes = [np.unique(row) for row in values]
@@ -146,7 +150,9 @@ class FewShotLearner:
                 "the tasks of a batch must have equally many classes, but these have "
                 f"{', '.join(str(len(each)) for each in classes)}"
             )
-        numbers = np.stack([np.searchsorted(c, row) for c, row in zip(classes, values, strict=True)])
+        numbers = np.stack(
+            [np.searchsorted(c, row) for c, row in zip(classes, values, strict=True)]
+        )
         return torch.as_tensor(numbers, device=self.device), classes, False
 
 
@@ -298,13 +304,15 @@ def load_learner(
 
 def _confirmed(
     stored: StoredRun, candidate: Candidate, learner: Learner
-) -> tuple[Mapping[str, Tensor] | None, str]:
+) -> tuple[Checkpoint | None, str]:
     """Return the first of the candidate's confirmed trainings that is there, and what it is."""
     if not isinstance(stored.place, Path):
         return None, ""
     folder = stored.place / FOLDER
     for repeat in range(REPEATS):
-        path = checkpoint_path(folder, replace(candidate, number=candidate.number * REPEATS + repeat))
+        path = checkpoint_path(
+            folder, replace(candidate, number=candidate.number * REPEATS + repeat)
+        )
         if not path.exists():
             return None, ""
         try:

@@ -81,7 +81,7 @@ def read_run(run: Place, data: Path | None = None) -> StoredRun:
         TaskError: if its data is missing.
     """
     kept = RunDirectory.read(run)
-    with RunDirectory.copy_of_study(run) as copy:
+    with RunDirectory.study_file(run) as copy:
         settings, file = stored_study(kept, copy, None if data is None else Data(str(data)))
     check_same(kept, describe(file, settings))
     return StoredRun(run, kept, settings, file, read_table(run))

@@ -6,7 +6,7 @@ changes nothing, so it may read a run that is still going on.
 
 from evometa.store.confirmed import confirmed_row, read_confirmed, write_confirmed
 from evometa.store.files import write_text
-from evometa.store.lock import is_held
+from evometa.store.lock import hold, is_held
 from evometa.store.provenance import versions
 from evometa.store.reader import evaluations, load, read_table, repair
 from evometa.store.remote import Place, place
@@ -21,6 +21,7 @@ __all__ = [
     "Writer",
     "confirmed_row",
     "evaluations",
+    "hold",
     "is_held",
     "load",
     "make_schema",

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,6 @@ class RunDirectory:
 
     def __init__(self, path: Place, study: Mapping[str, Any]) -> None:
         self.path, self.study = path, study
-        self._copy: tempfile.TemporaryDirectory[str] | None = None
         self._lock = hold(path)
 
     @classmethod
@@ -108,16 +108,17 @@ class RunDirectory:
             return {}
         return summary
 
-    @property
-    def study_file(self) -> Path:
-        """The copy of the study file; of one on an object store, a copy until this is left."""
-        if isinstance(self.path, Path):
-            return self.path / "study.py"
-        if self._copy is None:
-            self._copy = tempfile.TemporaryDirectory()
-            copy = Path(self._copy.name) / "study.py"
-            copy.write_bytes((self.path / "study.py").read_bytes())
-        return Path(self._copy.name) / "study.py"
+    @staticmethod
+    @contextlib.contextmanager
+    def study_file(path: Place) -> Iterator[Path]:
+        """Lend the study file that a run keeps; of one on an object store, a copy."""
+        if isinstance(path, Path):
+            yield path / "study.py"
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            copy = Path(folder) / "study.py"
+            copy.write_bytes((path / "study.py").read_bytes())
+            yield copy
 
     @property
     def parts(self) -> Place:
@@ -135,8 +136,6 @@ class RunDirectory:
     def __exit__(self, *error: object) -> None:
         """Let go of the folder."""
         self._lock.release()
-        if self._copy is not None:
-            self._copy.cleanup()
 
 
 def _is_begun(path: Place) -> bool:

@@ -1,8 +1,8 @@
 """Adapt to a new task by gradient steps, with PyTorch alone.
 
-    learner = Learner()
-    adapted = learner.adapt(x, y)  # x of shape (examples, ...); y: classes 0, 1, ..., or values
-    adapted.predict(x_new)
+learner = Learner()
+adapted = learner.adapt(x, y)  # x of shape (examples, ...); y: classes 0, 1, ..., or values
+adapted.predict(x_new)
 """
 
 from __future__ import annotations

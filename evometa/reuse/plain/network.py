@@ -35,7 +35,12 @@ class Network:
 
     def __init__(self, folder: Path, device: str) -> None:
         self.facts: dict[str, Any] = json.loads((folder / "learner.json").read_text("utf-8"))
-        self.meta: dict[str, Tensors] = {"params": {}, "learned": {}, "constants": {}, "buffers": {}}
+        self.meta: dict[str, Tensors] = {
+            "params": {},
+            "learned": {},
+            "constants": {},
+            "buffers": {},
+        }
         for key, value in read_safetensors(folder / "weights.safetensors").items():
             part, name = key.split("/", 1)
             self.meta[part][name] = value.to(device)
@@ -63,7 +68,9 @@ class Network:
         """Return inputs where the weights are, or say what shape they should have."""
         sample = tuple(self.facts["sample"])
         if tuple(x.shape[1:]) != sample or not len(x):
-            raise ValueError(f"inputs must have the shape (examples, {sample}), got {tuple(x.shape)}")
+            raise ValueError(
+                f"inputs must have the shape (examples, {sample}), got {tuple(x.shape)}"
+            )
         some = next(iter(self.meta["params"].values()))
         return x.to(some.device, some.dtype)
 

@@ -1,8 +1,8 @@
 """Adapt to a new task by the means of its classes, with PyTorch alone.
 
-    learner = Learner()
-    adapted = learner.adapt(x, y)  # x of shape (examples, ...); y: classes 0, 1, ...
-    adapted.predict(x_new)
+learner = Learner()
+adapted = learner.adapt(x, y)  # x of shape (examples, ...); y: classes 0, 1, ...
+adapted.predict(x_new)
 """
 
 from __future__ import annotations

@@ -1,0 +1,157 @@
+"""The model card of an export: what it is, what it scored, by which protocol, at what cost."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from evometa.learner.gradient import GradientLearner
+from evometa.records import Evaluation, mean_interval
+from evometa.report.confirmed import Confirmed, compare
+from evometa.reuse.learner import FewShotLearner
+from evometa.reuse.stored import StoredRun
+from evometa.rule import GradientRule, formula
+from evometa.store import read_confirmed, versions
+
+
+def model_card(
+    run: StoredRun, candidate_id: str, learner: FewShotLearner, difference: float
+) -> str:
+    """Return the card as Markdown.
+
+    Args:
+        run: the run.
+        candidate_id: of the candidate.
+        learner: the trained candidate.
+        difference: between the export's outputs and the learner's.
+    """
+    evaluation = run.evaluation(candidate_id)
+    parts = [
+        f"# {candidate_id} of {run.kept['file'].rpartition('/')[2]}",
+        _summary(learner),
+        "```\npython example.py\n```",
+        "In a program of your own, with this folder on its path:",
+        _USE,
+        "## Score",
+        _score(run, candidate_id, evaluation),
+        "## Protocol",
+        _protocol(run, learner),
+        "## Cost",
+        _cost(evaluation),
+        "## Learning rule",
+        _rule(learner),
+        "## Network",
+        _fenced(evaluation.network),
+        "## Genome",
+        _fenced(json.dumps(evaluation.candidate.genome, indent=1)),
+        "## Origin",
+        _origin(run, evaluation, difference),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+_USE = """```python
+from learner import Learner
+
+learner = Learner(device="cpu")
+adapted = learner.adapt(x, y)
+adapted.predict(x_new)
+```"""
+
+
+def _summary(learner: FewShotLearner) -> str:
+    kind = "classes" if learner.outputs is None else "values"
+    shape = ", ".join(("examples", *map(str, learner.sample)))
+    return (
+        f"A few-shot learner: from a few labelled examples of a new task it learns to predict "
+        f"{kind}. Inputs have the shape `({shape})`. It needs the files of this folder and PyTorch."
+    )
+
+
+def _score(run: StoredRun, candidate_id: str, evaluation: Evaluation) -> str:
+    metric = run.kept["metrics"][0]
+    table = read_confirmed(run.place)
+    found = [] if table is None else compare(table, run.kept)
+    mine = next((each for each in found if each.id == candidate_id), None)
+    if mine is None:
+        mean, half = mean_interval(evaluation.scores)
+        return (
+            f"{metric} {mean:.4g} ± {half:.2g} on {len(evaluation.scores)} meta-validation "
+            "episodes. **Not confirmed**: the search selected by this score, so it is flattered, "
+            "and meta-test has not been touched."
+        )
+    return _confirmed_score(metric, mine)
+
+
+def _confirmed_score(metric: str, mine: Confirmed) -> str:
+    lines = [
+        f"{metric} {mine.test} on meta-test, mean over {mine.seeds} trainings with seeds that the "
+        "search had not seen; the interval (95 %) counts seeds and episodes."
+    ]
+    lines += [f"- gain over {name}: {gain}" for name, gain in mine.gains.items()]
+    if mine.bias is not None:
+        lines.append(f"- the search's own score was flattered by {mine.bias}")
+    return "\n".join(lines)
+
+
+def _protocol(run: StoredRun, learner: FewShotLearner) -> str:
+    training: Mapping[str, Any] = run.kept["training"]
+    task = ", ".join(f"{key} {value}" for key, value in run.kept["task"].items())
+    return "\n".join(
+        [
+            f"- task: {task}",
+            f"- meta-training: {training['iterations']:,} meta-iterations of {training['tasks']} "
+            "episodes in the search; these weights were trained " + learner.trained,
+            f"- batch-norm protocol: {training['norm']}"
+            + (_TRANSDUCTIVE if training["norm"] == "transductive" else ""),
+        ]
+    )
+
+
+_TRANSDUCTIVE = (
+    "; where the network has batch norm, new inputs are normalised by the statistics of those that "
+    "are given together, so predict in batches like those of the task"
+)
+
+
+def _cost(evaluation: Evaluation) -> str:
+    metrics = evaluation.metrics
+    lines = [
+        f"- parameters: {metrics['params']:,.0f}",
+        f"- multiply-accumulates of one prediction: {metrics['macs']:,.0f}",
+        f"- adapting to a task: {1e3 * metrics['adapt_seconds']:.3g} ms on {evaluation.device}",
+        f"- evaluation in the search: {evaluation.seconds:.0f} s on {evaluation.device}",
+    ]
+    return "\n".join(lines)
+
+
+def _rule(learner: FewShotLearner) -> str:
+    family = learner.learner
+    if not isinstance(family, GradientLearner) or not isinstance(family.rule, GradientRule):
+        return "Prototypes: a new input gets the class whose examples' mean embedding is nearest."
+    rule = family.rule
+    return (
+        f"`{formula(rule)}`\n\n{rule.steps} steps, adapting {rule.adapts}, rates {rule.rates}; "
+        "written out in `rule.py`."
+    )
+
+
+def _origin(run: StoredRun, evaluation: Evaluation, difference: float) -> str:
+    wrote = ", ".join(f"{name} {version}" for name, version in versions().items())
+    return "\n".join(
+        [
+            f"- run `{run.place}`, study file sha256 `{run.kept['file_sha256']}`",
+            f"- seed {evaluation.candidate.seed}, genome sha256 of the table's `genome_hash`",
+            f"- exported with {wrote}",
+            f"- checked: outputs differ from those of the search-time learner by {difference:.1e} "
+            "of the largest",
+        ]
+    )
+
+
+def _fenced(text: str) -> str:
+    fence = "```"
+    while fence in text:
+        fence += "`"
+    return f"{fence}\n{text}\n{fence}"
