@@ -30,7 +30,7 @@ from evometa.space import gene_value
 from evometa.store import RunDirectory, Writer, evaluations, place, read_table
 from evometa.study import StudyFile, load_study
 
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a Tuner starts Ray itself
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent unless it is turned on
 
 __all__ = ["make_search_alg", "make_trainable"]
 

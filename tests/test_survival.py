@@ -75,6 +75,7 @@ def survive(folder, whole, kinds, kills, where):
             before = now
         assert driven.process.exitcode == 0, driven.said
         assert rows(folder / name) == table
+        assert not (folder / name / "logs").exists()
     assert kept >= kills / 4, "nearly all the moments were before the first row, or after the last"
 
 

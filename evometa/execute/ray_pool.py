@@ -38,6 +38,8 @@ from evometa.execute.protocol import Evaluate, Interruptible, failed, run_pack
 from evometa.execute.supervisor import NO_LIMITS, Limits, Supervisor
 from evometa.records import Candidate, Counts, Evaluation, Status
 
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent unless it is turned on
+
 START_SECONDS = 120.0
 SCALE_SECONDS = 900.0  # a cloud may take that long to find a machine
 LOOK_SECONDS = 1.0
@@ -266,7 +268,7 @@ def _print_to(folder: Path) -> None:
     os.dup2(descriptor, 2)
     os.close(descriptor)
     # line by line, so that a crash loses nothing
-    sys.stdout, sys.stderr = (open(number, "w", 1, closefd=False) for number in (1, 2))
+    sys.stdout, sys.stderr = (os.fdopen(n, "w", 1, closefd=False) for n in (1, 2))
     logging.basicConfig(level=logging.INFO, format=LOG_FORMAT, force=True)
 
 
@@ -336,7 +338,6 @@ def _connect(address: str | None) -> bool:
     """Connect to a cluster, or start one; return whether it was started here."""
     if ray.is_initialized():
         return False
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
         _probe(address)
