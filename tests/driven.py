@@ -41,7 +41,7 @@ class Driven:
     def __init__(self, folder, *arguments):
         self._said, self._locked = folder / "said", folder / "locked"
         words = list(map(str, arguments))
-        self.process = FORKS.Process(target=_drive, args=(folder, words))
+        self.process = FORKS.Process(target=_drive, args=(folder, words, dict(os.environ)))
         self.process.start()
 
     def ends(self, seconds):
@@ -82,10 +82,11 @@ class Driven:
         return " ".join(self._said.read_text().split())
 
 
-def _drive(folder, arguments):
+def _drive(folder, arguments, environment):
     os.setsid()
     os.chdir(folder)
-    os.environ["PYTHONPATH"] = str(ROOT)  # for the workers of Ray
+    os.environ.clear()
+    os.environ.update(environment, PYTHONPATH=str(ROOT))  # for the workers of Ray
     said = os.open("said", os.O_CREAT | os.O_TRUNC | os.O_WRONLY)
     os.dup2(said, 1)
     os.dup2(said, 2)
