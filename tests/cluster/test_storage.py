@@ -71,8 +71,8 @@ def cut_at_random(proxy, seed):
     ended, chance = threading.Event(), random.Random(seed)
 
     def cut():
-        while not ended.wait(chance.uniform(0.1, 1.2)):
-            proxy.refusing = chance.random() < 0.2
+        while not ended.wait(chance.uniform(0.02, 0.4)):
+            proxy.refusing = chance.random() < 0.15
             proxy.cut()
 
     cutter = threading.Thread(target=cut)
@@ -85,7 +85,7 @@ def cut_at_random(proxy, seed):
 
 def test_a_search_whose_store_is_cut_off_again_and_again(tmp_path, store):
     (tmp_path / "study.py").write_text(driven.STUDY)
-    options = ("-n", 24, "--rungs", 2, "--plan", "vmap", "--executor", "serial")
+    options = ("-n", 40, "--rungs", 2, "--plan", "vmap", "--executor", "serial")
     driven.run(tmp_path, "search", "study.py", "--run", "home", *options)
     expected, proxy = driven.rows(tmp_path / "home"), Proxy(store)
     url, chance = url_at(proxy.port), random.Random(0)
@@ -98,7 +98,8 @@ def test_a_search_whose_store_is_cut_off_again_and_again(tmp_path, store):
             before = driven.begun(place(url))
             search = driven.Driven(tmp_path, "resume", url, "--executor", "serial")
             assert search.ends(150) and search.process.exitcode == 0, search.said
-        assert proxy.cuts >= 10
+        print(proxy.cuts, "connections were cut")
+        assert proxy.cuts >= 8
         assert 3 < len(before) < len(expected)
         assert before.items() <= driven.begun(place(url)).items()
         assert driven.rows(place(url)) == expected
