@@ -137,6 +137,24 @@ def test_a_row_is_rewritten_a_few_times_only(tmp_path, monkeypatch):
     assert len(list((run / "evaluations").iterdir())) <= writer_module.PARTS_AT_REST
 
 
+def test_no_merge_is_long(tmp_path, monkeypatch):
+    """What is merged at once does not grow with the table, nor how often a row is written."""
+    monkeypatch.setattr(writer_module, "MOST_PARTS", 8)
+    monkeypatch.setattr(writer_module, "LARGE", 16)
+    written = []
+    whole = Writer._write
+    monkeypatch.setattr(
+        Writer,
+        "_write",
+        lambda self, path, table: (written.append(len(table)), whole(self, path, table)),
+    )
+    run = tmp_path / "run"
+    write(run, range(600))
+    assert numbers_in(run) == list(range(600))
+    assert 16 < max(written) <= 3 * 16 and sum(written) < 600 * 4
+    assert 600 / max(written) <= len(list((run / "evaluations").iterdir())) <= 600 / 16 + 8
+
+
 def test_a_failure_between_merging_and_deleting_does_no_harm(tmp_path, monkeypatch, caplog):
     run = tmp_path / "run"
     monkeypatch.setattr(Path, "unlink", lambda *_, **__: (_ for _ in ()).throw(OSError))
