@@ -113,7 +113,7 @@ def print_best(
     runs: Sequence[Place], n: int, by: str | None = None, *, as_json: bool = False
 ) -> None:
     """Print the best candidates of runs beside their baselines, and what the rungs of one say."""
-    from evometa.limits import parse_limit
+    from evometa.limits import stored_limits
     from evometa.report import full_rung, print_rungs, print_top, rank
     from evometa.report.several import joined
     from evometa.store import RunDirectory, load, run_names
@@ -123,7 +123,7 @@ def print_best(
     if len(runs) > 1:
         study, table = joined(run_names(runs), studies, table)
     objectives, scored = study["objectives"], study["metrics"][0]
-    limits = [parse_limit(text, study["metrics"]) for text in study.get("constraints", ())]
+    limits = stored_limits(study)
     ranked = rank(
         table, objectives, scored=scored, by=by, n=n, full=full_rung(study), limits=limits
     )
