@@ -6,6 +6,7 @@ ray job submit --working-dir . -- python cluster/smoke.py --storage s3://bucket/
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import uuid
 from typing import Any
@@ -23,6 +24,7 @@ def main() -> int:
     parser.add_argument("--address", default="auto", help="of the cluster (%(default)s)")
     parser.add_argument("--storage", help="folder or URL where runs will be kept")
     arguments = parser.parse_args()
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     ray.init(address=arguments.address, log_to_driver=False)
     nodes = [node for node in ray.nodes() if node["Alive"]]
     mark = uuid.uuid4().hex

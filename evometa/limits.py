@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from evometa.errors import StudyError
 from evometa.records import Evaluation, Objectives, Status
@@ -65,6 +66,11 @@ def parse_limit(text: str, metrics: Sequence[str]) -> Limit:
             f"the metric of a constraint must be one of {', '.join(metrics)}, got {text!r}"
         )
     return Limit(found[1], found[2] == "<=", bound)
+
+
+def stored_limits(study: Mapping[str, Any]) -> list[Limit]:
+    """Return the constraints that a study.json keeps."""
+    return [parse_limit(text, study["metrics"]) for text in study.get("constraints", ())]
 
 
 def broken(metrics: Mapping[str, float], limits: Sequence[Limit]) -> str:

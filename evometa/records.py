@@ -1,4 +1,4 @@
-"""The records that every room passes along: what to evaluate, and what came out."""
+"""The records that every room passes along: what to evaluate, what came out, and who works."""
 
 from __future__ import annotations
 
@@ -102,6 +102,29 @@ class Evaluation:
     copied_from: str = ""
     saved_seconds: float = 0.0
     further: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Counts:
+    """The state of the workers.
+
+    Attributes:
+        alive: workers that have started.
+        busy: those that run a pack.
+        starting: those asked for and not yet there.
+        lost: how many are gone, for whatever reason but idleness.
+        failures: the same by class.
+        busy_seconds: sum over workers of the time in which they ran packs that came back.
+        utilisation: share of the workers' time in which they ran packs.
+    """
+
+    alive: int
+    busy: int
+    starting: int = 0
+    lost: int = 0
+    failures: Mapping[str, int] = field(default_factory=dict)
+    busy_seconds: float = 0.0
+    utilisation: float = 0.0
 
 
 def canonical_json(value: Genome) -> str:

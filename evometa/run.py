@@ -38,8 +38,12 @@ class Recorder(Protocol):
 class Observer(Protocol):
     """Who watches a search: a progress line, a logger."""
 
+    def found(self, evaluation: Evaluation) -> None:
+        """Take notice of an evaluation that an earlier part of the search has recorded."""
+        ...
+
     def recorded(self, evaluation: Evaluation) -> None:
-        """Take notice of an evaluation, newly recorded or found in the table."""
+        """Take notice of an evaluation that has just been recorded."""
         ...
 
     def tick(self) -> None:
@@ -167,7 +171,7 @@ class Search:
         for evaluation in stored:
             candidate = evaluation.candidate
             self._originals.setdefault(self._identity(candidate), candidate.number)
-            self._observer.recorded(evaluation)
+            self._observer.found(evaluation)
             self._early.found(evaluation)
             self._tell(evaluation)
         self._asked = self._recorded = len(stored)
@@ -213,7 +217,7 @@ class Search:
         self._originals.setdefault(self._identity(candidate), candidate.number)
         self._arrived[self._places.pop(_key(candidate))] = stored
         self._recorded += 1
-        self._observer.recorded(stored)
+        self._observer.found(stored)
         self._early.found(stored)
 
     def _is_new(self, candidate: Candidate) -> bool:

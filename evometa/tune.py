@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -28,6 +29,8 @@ from evometa.search import Searcher, Wishes, make_searcher
 from evometa.space import gene_value
 from evometa.store import RunDirectory, Writer, evaluations, place, read_table
 from evometa.study import StudyFile, load_study
+
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent unless it is turned on
 
 __all__ = ["make_search_alg", "make_trainable"]
 

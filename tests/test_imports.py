@@ -24,6 +24,7 @@ ALLOWED = {
     "report": LEAVES | {"rule"},  # formulas
     "run": LEAVES | {"search", "execute"},
     "budget": LEAVES,
+    "observe": LEAVES | {"run"},
     "warm": LEAVES | {"store", "study", "report"},
     "records": set(),
     "limits": {"errors", "records"},
@@ -47,6 +48,7 @@ HEAVY = {
     "plotly": {
         f"report/page/{name}.py"
         for name in (
+            "confirmed",
             "costs",
             "descent",
             "document",

@@ -41,7 +41,6 @@ def main() -> None:
     """Run the command line; errors raised on purpose are printed without a traceback."""
     signal.signal(signal.SIGTERM, _terminate)
     # what Ray reads when it is imported: the death of a worker is told in the table, not in between
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "A worker died|Raylet is terminated")
     try:
         app()

@@ -18,6 +18,9 @@ StudyPath = Annotated[Path, typer.Argument(help="A Python file that assigns `stu
 RunPath = Annotated[
     Any, typer.Argument(help="A run directory, or its URL.", metavar="RUN", parser=_place)
 ]
+RunPaths = Annotated[
+    list[Any], typer.Argument(help="Run directories, or URLs.", metavar="RUN...", parser=_place)
+]
 NewRun = Annotated[
     Any,
     typer.Option(
@@ -78,6 +81,11 @@ Iterations = Annotated[
     int | None, typer.Option(help="Meta-iterations a candidate; default: the study's.", min=1)
 ]
 
+ObserverNames = Annotated[
+    list[str] | None,
+    typer.Option("--observer", help="FILE.py:NAME of an observer of your own; or several."),
+]
+
 # on which data
 DataFolder = Annotated[str | None, typer.Option("--data", help="Folder of the task's data.")]
 Download = Annotated[bool, typer.Option("--download", help="Fetch the published data set.")]
@@ -94,4 +102,7 @@ Gpus = Annotated[
 ]
 TimeLimit = Annotated[
     float | None, typer.Option(help="Seconds that a candidate may take; default: no limit.")
+]
+WorkerLogs = Annotated[
+    bool, typer.Option("--worker-logs", help="Keep what each worker prints, in RUN/logs.")
 ]

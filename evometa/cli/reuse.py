@@ -47,13 +47,15 @@ def confirm(
 
     stored = _read(run, data)
     wanted = Confirmation(top, seeds, episodes, iterations, tuple(only or ()), again)
-    objectives = stored.file.study.objectives
+    study = stored.file.study
     try:
         table = run_again(
             stored,
             wanted,
             Workers(executor, address, workers, gpus),
-            lambda total, count: Trainings(out, objectives, total, count),
+            lambda total, executor: Trainings(
+                out, study.objectives, total, executor.counts, study.limits
+            ),
         )
     except KeyboardInterrupt:
         out.print(

@@ -17,7 +17,10 @@ from evometa.cli.console import out
 from evometa.cli.runs import print_best
 
 if TYPE_CHECKING:
+    from evometa.execute import Executor
     from evometa.launch import Settings, Watch, Workers
+    from evometa.limits import Limit
+    from evometa.observe import MakeObserver
     from evometa.store import Place
     from evometa.study import StudyFile
 
@@ -40,6 +43,7 @@ def search(
     window: options.Window = 16,
     pack: options.PackSize = 1,
     iterations: options.Iterations = None,
+    observer: options.ObserverNames = None,
     data: options.DataFolder = None,
     download: options.Download = False,
     skip_broken: options.SkipBroken = False,
@@ -50,12 +54,15 @@ def search(
     workers: options.Count = None,
     gpus: options.Gpus = None,
     time_limit: options.TimeLimit = None,
+    worker_logs: options.WorkerLogs = False,
 ) -> None:
     """Search: propose, meta-train and score candidates; print the best beside the baselines."""
     from evometa import launch
     from evometa.budget import Budget
+    from evometa.observe import find_observer
     from evometa.study import load_study
 
+    observers = [find_observer(name) for name in observer or ()]
     study_file = load_study(file)
     settings = launch.Settings(
         candidates=candidates or study_file.study.candidates,
@@ -72,29 +79,36 @@ def search(
         device=device,
         data=launch.Data(data, download, skip_broken),
     )
-    where = launch.Workers(executor, address, workers, gpus, time_limit)
     changes = {} if iterations is None else {"iterations": iterations}
     run = run or Path("runs") / file.stem
+    logs = _logs(run) if worker_logs else None
+    where = launch.Workers(executor, address, workers, gpus, time_limit, logs)
     launch.refuse_existing(run, study_file)
     study_file = launch.adjusted(study_file, settings, changes)
-    _start(study_file, run, settings, where, plan, warm_start or ())
+    _start(study_file, run, settings, where, plan, warm_start or (), observers)
 
 
 def resume(
     run: options.RunPath,
     candidates: options.Total = None,
+    observer: options.ObserverNames = None,
     data: options.DataFolder = None,
     executor: options.ExecutorName = "ray",
     address: options.Address = None,
     workers: options.Count = None,
     gpus: options.Gpus = None,
     time_limit: options.TimeLimit = None,
+    worker_logs: options.WorkerLogs = False,
 ) -> None:
     """Go on with a stopped or killed search, to the same table as without the break."""
     from evometa import launch
+    from evometa.limits import stored_limits
+    from evometa.observe import find_observer
     from evometa.store import RunDirectory
 
+    observers = [find_observer(name) for name in observer or ()]
     kept = RunDirectory.read(run)
+    logs = _logs(run) if worker_logs else None
     out.print(
         escape(f"This runs the study file that {run} keeps, {kept['file']}."), highlight=False
     )
@@ -107,10 +121,11 @@ def resume(
     with _searching(run):
         launch.resume(
             run,
-            launch.Workers(executor, address, workers, gpus, time_limit),
-            _watch(kept["objectives"]),
+            launch.Workers(executor, address, workers, gpus, time_limit, logs),
+            _watch(kept["objectives"], stored_limits(kept)),
             candidates=candidates,
             data=None if data is None else launch.Data(data),
+            observers=observers,
         )
 
 
@@ -138,6 +153,7 @@ def _start(
     where: Workers,
     plan: str,
     warm_start: Sequence[Path],
+    observers: Sequence[MakeObserver],
 ) -> None:
     """Search from the beginning, after what can fail without a worker."""
     from evometa import launch
@@ -156,8 +172,10 @@ def _start(
             "fit the space.",
             highlight=False,
         )
+    study = file.study
     with _searching(run):
-        launch.start(file, run, settings, where, _watch(file.study.objectives), earlier)
+        watch = _watch(study.objectives, study.limits)
+        launch.start(file, run, settings, where, watch, earlier, observers)
 
 
 @contextlib.contextmanager
@@ -177,17 +195,25 @@ def _searching(run: Place) -> Iterator[None]:
     _finish(run, time.monotonic() - started)
 
 
-def _watch(objectives: Mapping[str, str]) -> Callable[[int, int], Watch]:
+def _logs(run: Place) -> str:
+    if not isinstance(run, Path):
+        raise typer.BadParameter("worker logs are files: the run must be a folder, not a URL")
+    return str((run / "logs").resolve())
+
+
+def _watch(
+    objectives: Mapping[str, str], limits: Sequence[Limit]
+) -> Callable[[int, Executor], Watch]:
     from evometa.report import Progress
 
-    return lambda total, workers: Progress(out, objectives, total, workers)
+    return lambda total, executor: Progress(out, objectives, total, executor.counts, limits)
 
 
 def _finish(run: Place, took: float) -> None:
     from evometa.report import print_failures
     from evometa.store import RunDirectory, read_table
 
-    print_best(run, 10)
+    print_best([run], 10)
     print_failures(out, read_table(run), run)
     ended = RunDirectory.read_summary(run).get("ended", "")
     if ended:

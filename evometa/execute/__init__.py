@@ -8,10 +8,9 @@ from evometa.execute.early_errors import EarlyErrors
 from evometa.execute.protocol import Evaluate, Executor, Interruptible, failed
 from evometa.execute.serial import Serial
 from evometa.execute.simulated import Simulated
-from evometa.execute.supervisor import Counts, Limits
+from evometa.execute.supervisor import Limits
 
 __all__ = [
-    "Counts",
     "EarlyErrors",
     "Evaluate",
     "Executor",

@@ -6,7 +6,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import Protocol, TypeAlias, runtime_checkable
 
-from evometa.records import Candidate, Evaluation, Status
+from evometa.records import Candidate, Counts, Evaluation, Status
 
 Evaluate: TypeAlias = Callable[[Sequence[Candidate]], list[Evaluation]]
 """Turns a pack into one evaluation a candidate, in the pack's order."""
@@ -45,6 +45,10 @@ class Executor(Protocol):
 
         Every submitted candidate comes back exactly once, whatever happened to it.
         """
+        ...
+
+    def counts(self) -> Counts:
+        """Return the state of the workers."""
         ...
 
     def close(self) -> None:

@@ -13,9 +13,11 @@ import math
 import os
 import signal
 import socket
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -33,12 +35,15 @@ from evometa.errors import ExecutorError
 from evometa.execute.failures import Failure
 from evometa.execute.fleet import Arrived, Event, Finished, Gone
 from evometa.execute.protocol import Evaluate, Interruptible, failed, run_pack
-from evometa.execute.supervisor import NO_LIMITS, Counts, Limits, Supervisor
-from evometa.records import Candidate, Evaluation, Status
+from evometa.execute.supervisor import NO_LIMITS, Limits, Supervisor
+from evometa.records import Candidate, Counts, Evaluation, Status
+
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent unless it is turned on
 
 START_SECONDS = 120.0
 SCALE_SECONDS = 900.0  # a cloud may take that long to find a machine
 LOOK_SECONDS = 1.0
+LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
 class RayPool:
@@ -60,6 +65,8 @@ class RayPool:
         gpus: of each worker; a fraction lets several share one. None takes one where there are
             any, 0 takes none.
         limits: how long a candidate may take, in seconds.
+        logs: folder for what workers print and log, a file each, on the machine of the worker; it
+            is made if need be. None keeps nothing.
 
     Raises:
         ExecutorError: if there is no cluster at the address, or it is too small.
@@ -74,10 +81,11 @@ class RayPool:
         modules: Sequence[ModuleType] = (),
         gpus: float | None = None,
         limits: Limits = NO_LIMITS,
+        logs: str | None = None,
     ) -> None:
         self._owns_ray = _connect(address)
         self._supervisor: Supervisor | None = None
-        fleet = _RayFleet(float(_has_gpus()) if gpus is None else gpus)
+        fleet = _RayFleet(float(_has_gpus()) if gpus is None else gpus, logs)
         room = fleet.room()
         if self._owns_ray and (workers or 1) > room:
             self.close()
@@ -139,10 +147,11 @@ class _RayFleet:
 
     Args:
         gpus: of each worker.
+        logs: folder for what they print; None for nowhere.
     """
 
-    def __init__(self, gpus: float) -> None:
-        self._gpus = gpus
+    def __init__(self, gpus: float, logs: str | None) -> None:
+        self._gpus, self._logs = gpus, logs
         options: dict[str, Any] = {"num_cpus": 1, "max_restarts": 0, "max_task_retries": 0}
         if gpus:
             options["num_gpus"] = gpus
@@ -160,7 +169,7 @@ class _RayFleet:
         self._evaluate = ray.put(evaluate)
 
     def start(self, worker: int) -> None:
-        actor = self._actor.remote(self._evaluate)
+        actor = self._actor.remote(self._evaluate, self._logs)
         self._actors[worker] = actor
         self._calls[actor.arrive.remote()] = _Call(worker)
 
@@ -226,8 +235,10 @@ class _RayFleet:
 class _Actor:
     """A worker: holds the evaluator, and runs packs one after the other."""
 
-    def __init__(self, evaluate: Evaluate) -> None:
+    def __init__(self, evaluate: Evaluate, logs: str | None) -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the driver
+        if logs is not None:
+            _print_to(Path(logs))
         self._stop_at = math.inf
         late = self._late
         self._evaluate = evaluate.until(late) if isinstance(evaluate, Interruptible) else evaluate
@@ -244,6 +255,21 @@ class _Actor:
 
     def _late(self) -> bool:
         return time.monotonic() > self._stop_at
+
+
+def _print_to(folder: Path) -> None:
+    """Let this process print, and log from `INFO` on, to a file of its own."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / f"worker-{socket.gethostname()}-{os.getpid()}.log"
+    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    os.close(descriptor)
+    # line by line, so that a crash loses nothing
+    sys.stdout, sys.stderr = (os.fdopen(n, "w", 1, closefd=False) for n in (1, 2))
+    logging.basicConfig(level=logging.INFO, format=LOG_FORMAT, force=True)
 
 
 def _event(call: _Call, ref: Any) -> Event:
@@ -312,7 +338,6 @@ def _connect(address: str | None) -> bool:
     """Connect to a cluster, or start one; return whether it was started here."""
     if ray.is_initialized():
         return False
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
         _probe(address)

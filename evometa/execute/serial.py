@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Sequence
 
 from evometa.errors import ExecutorError
 from evometa.execute.protocol import Evaluate, run_pack
-from evometa.records import Candidate, Evaluation
+from evometa.records import Candidate, Counts, Evaluation
 
 
 class Serial:
@@ -23,6 +24,7 @@ class Serial:
         self._evaluate = evaluate
         self._queue: deque[tuple[Candidate, ...]] = deque()
         self._closed = False
+        self._began, self._busy_seconds = time.monotonic(), 0.0
 
     def submit(self, pack: Sequence[Candidate]) -> None:
         """Queue a pack."""
@@ -36,7 +38,15 @@ class Serial:
         if not self._queue:
             return []
         pack = self._queue.popleft()
-        return run_pack(self._evaluate, pack)
+        began = time.monotonic()
+        results = run_pack(self._evaluate, pack)
+        self._busy_seconds += time.monotonic() - began
+        return results
+
+    def counts(self) -> Counts:
+        """Return the state of this process as a worker: busy if a pack waits for it."""
+        share = self._busy_seconds / max(time.monotonic() - self._began, 1e-9)
+        return Counts(1, int(bool(self._queue)), busy_seconds=self._busy_seconds, utilisation=share)
 
     def close(self) -> None:
         """Drop what is queued."""

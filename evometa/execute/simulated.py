@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 from evometa.errors import ExecutorError
 from evometa.execute.protocol import Evaluate, run_pack
-from evometa.records import Candidate, Evaluation
+from evometa.records import Candidate, Counts, Evaluation
 
 
 class Simulated:
@@ -58,6 +58,15 @@ class Simulated:
         self.now, _, pack = heapq.heappop(self._running)
         self._start()
         return run_pack(self._evaluate, pack)
+
+    def counts(self) -> Counts:
+        """Return the state of the simulated workers."""
+        return Counts(
+            self.workers,
+            len(self._running),
+            busy_seconds=self._busy,
+            utilisation=self.utilisation,
+        )
 
     def close(self) -> None:
         """Drop what is queued and running."""

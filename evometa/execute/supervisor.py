@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from evometa.errors import ExecutorError
 from evometa.execute.failures import Failure, Pack, judge
 from evometa.execute.fleet import Arrived, Event, Fleet, Gone
-from evometa.records import Candidate, Evaluation
+from evometa.records import Candidate, Counts, Evaluation
 
 IN_FLIGHT = 2  # packs a worker: the second hides the way to the driver and back
 IDLE_SECONDS = 60.0
@@ -47,29 +47,6 @@ class Limits:
 
 
 NO_LIMITS = Limits()
-
-
-@dataclass(frozen=True)
-class Counts:
-    """The state of the workers.
-
-    Attributes:
-        alive: workers that have started.
-        starting: those asked for and not yet there.
-        busy: those that run a pack.
-        lost: how many are gone, for whatever reason but idleness.
-        failures: the same by class.
-        busy_seconds: sum over workers of the time in which they ran packs that came back.
-        utilisation: share of the workers' time in which they ran packs.
-    """
-
-    alive: int
-    starting: int
-    busy: int
-    lost: int
-    failures: Mapping[str, int]
-    busy_seconds: float
-    utilisation: float
 
 
 @dataclass
@@ -158,8 +135,8 @@ class Supervisor:
         total = self._worker_seconds + sum(now - worker.started_at for worker in alive)
         return Counts(
             alive=len(alive),
-            starting=len(self._workers) - len(alive),
             busy=sum(bool(worker.flights) for worker in alive),
+            starting=len(self._workers) - len(alive),
             lost=sum(self._failures.values()),
             failures={failure.value: count for failure, count in self._failures.items()},
             busy_seconds=self._busy_seconds,

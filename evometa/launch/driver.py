@@ -21,6 +21,7 @@ from evometa.execute import Executor, Limits, Serial
 from evometa.execute.ray_pool import RayPool
 from evometa.launch.description import check_same, describe, schema_of, stored_study
 from evometa.launch.settings import Data, Settings, Workers
+from evometa.observe import MakeObserver, Observers
 from evometa.report import summary_of
 from evometa.run import DONE, Observer, Schedule, Search
 from evometa.search import RungRole, Searcher, Wishes, make_searcher
@@ -47,8 +48,9 @@ def start(
     run: Place,
     settings: Settings,
     workers: Workers,
-    watch: Callable[[int, int], Watch],
+    watch: Callable[[int, Executor], Watch],
     earlier: Earlier | None = None,
+    observers: Sequence[MakeObserver] = (),
 ) -> pa.Table:
     """Search from the beginning; return the table.
 
@@ -57,8 +59,9 @@ def start(
         run: the run directory to create.
         settings: what the search is started with.
         workers: where candidates are evaluated.
-        watch: makes the observer from the number of candidates and of workers.
+        watch: makes the observer from the number of candidates and from who evaluates them.
         earlier: what earlier runs have found; default nothing.
+        observers: make observers of one's own, as `evometa.observe` tells.
 
     Raises:
         StoreError: if the run directory exists.
@@ -70,25 +73,27 @@ def start(
         stack.callback(executor.close)
         description = {**describe(file, settings), "earlier": asdict(earlier)}
         directory = stack.enter_context(RunDirectory.create(run, description, file.source))
-        return _search(file, directory, settings, searcher, executor, watch)
+        return _search(file, directory, settings, searcher, executor, watch, observers)
 
 
 def resume(
     run: Place,
     workers: Workers,
-    watch: Callable[[int, int], Watch],
+    watch: Callable[[int, Executor], Watch],
     *,
     candidates: int | None = None,
     data: Data | None = None,
+    observers: Sequence[MakeObserver] = (),
 ) -> pa.Table:
     """Go on with a search that was stopped; return the table.
 
     Args:
         run: an existing run directory. Its copy of the study file is run.
         workers: where candidates are evaluated; may differ from before.
-        watch: makes the observer from the number of candidates and of workers.
+        watch: makes the observer from the number of candidates and from who evaluates them.
         candidates: a new total; default the one it was started with.
         data: where the data is now; default where it was.
+        observers: make observers of one's own.
 
     Raises:
         StoreError: if there is no run, or another driver holds it.
@@ -106,7 +111,7 @@ def resume(
         searcher = _searcher(file, settings, earlier)
         executor = _executor(file, settings, workers, run)
         stack.callback(executor.close)
-        return _search(file, directory, settings, searcher, executor, watch)
+        return _search(file, directory, settings, searcher, executor, watch, observers)
 
 
 def _search(
@@ -115,7 +120,8 @@ def _search(
     settings: Settings,
     searcher: Searcher,
     executor: Executor,
-    watch: Callable[[int, int], Watch],
+    watch: Callable[[int, Executor], Watch],
+    observers: Sequence[MakeObserver],
 ) -> pa.Table:
     study = file.study
     schedule = Schedule(settings.window, settings.order, settings.pack)
@@ -123,7 +129,8 @@ def _search(
     stored = list(evaluations(read_table(directory.path)))
     with (
         Writer(directory, schema_of(file), gene_value) as writer,
-        watch(settings.candidates, executor.workers) as observer,
+        watch(settings.candidates, executor) as shown,
+        Observers(shown, observers, str(directory.path)) as observer,
     ):
         search = Search(searcher, executor, writer, observer, meter, schedule, identify(file.study))
         ended = search.run(stored)
@@ -181,5 +188,6 @@ def make_executor(evaluate: Evaluator, workers: Workers, modules: Sequence[Modul
         workers=workers.count,
         modules=modules,
         gpus=workers.gpus,
+        logs=workers.logs,
         limits=Limits() if limit is None else Limits(soft=limit, hard=1.5 * limit),
     )

@@ -37,6 +37,8 @@ class Workers:
         gpus: of each worker on Ray, may be a fraction; None takes one where there are any.
         time_limit: seconds that a candidate may take on Ray, as `TIMEOUT`; its worker is killed at
             one and a half times that. None for ever.
+        logs: folder for what candidates print and log on Ray, one file a worker, on the machine of
+            the worker; None keeps nothing.
     """
 
     executor: str = "ray"
@@ -44,6 +46,7 @@ class Workers:
     count: int | None = None
     gpus: float | None = None
     time_limit: float | None = None
+    logs: str | None = None
 
     def __post_init__(self) -> None:
         if self.executor not in ("ray", "serial"):

@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from evometa.errors import EvometaError, StoreError, StudyError
+from evometa.execute import Executor
 from evometa.launch import Watch, Workers, make_executor
 from evometa.records import Candidate, Evaluation, Genome, Status, derive_seed
 from evometa.report import rank
@@ -67,7 +68,7 @@ class _Training:
 
 
 def confirm(
-    run: StoredRun, wanted: Confirmation, workers: Workers, watch: Callable[[int, int], Watch]
+    run: StoredRun, wanted: Confirmation, workers: Workers, watch: Callable[[int, Executor], Watch]
 ) -> pa.Table:
     """Confirm the best of a run on meta-test; the only thing here that touches meta-test.
 
@@ -80,7 +81,7 @@ def confirm(
         run: the run.
         wanted: what is trained anew.
         workers: where.
-        watch: makes the observer from the number of trainings and of workers.
+        watch: makes the observer from the number of trainings and from who does them.
 
     Returns:
         The confirmation, one row a candidate and new seed.
@@ -115,7 +116,7 @@ def confirm(
         if trainings:
             executor = make_executor(evaluate, workers, run.file.modules)
             stack.callback(executor.close)
-            observer = stack.enter_context(watch(len(trainings), executor.workers))
+            observer = stack.enter_context(watch(len(trainings), executor))
             for pack in _packs(list(trainings.values())):
                 executor.submit(pack)
             left = len(trainings)

@@ -14,6 +14,8 @@ from evometa.store.files import write_atomically
 from evometa.store.lock import hold
 from evometa.store.remote import Place
 
+_BEGUN = {"evaluations", "weights", "study.py", ".study.py.tmp", ".study.json.tmp"}
+
 
 class RunDirectory:
     """A run's folder, held by this process until it is left.
@@ -34,14 +36,14 @@ class RunDirectory:
         """Make the folder of a new run.
 
         Args:
-            path: must not exist, or be empty.
+            path: must not exist, be empty, or hold no more than a killed driver's first steps here.
             study: plain data for study.json.
             source: text of the study file, kept beside it.
 
         Raises:
             StoreError: if there is something at `path`, or it cannot be written.
         """
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        if path.exists() and not (path.is_dir() and _is_begun(path)):
             raise StoreError(
                 f"{path} exists; go on with its search, if it holds one: evometa resume {path}, "
                 "or start another with --run FOLDER"
@@ -134,3 +136,10 @@ class RunDirectory:
     def __exit__(self, *error: object) -> None:
         """Let go of the folder."""
         self._lock.release()
+
+
+def _is_begun(path: Place) -> bool:
+    """Return whether a folder is empty, or that of a run whose making was cut short."""
+    folders = (path / "evaluations", path / "weights")
+    inside = any(True for folder in folders for _ in folder.glob("*"))
+    return not inside and {file.name for file in path.iterdir()} <= _BEGUN

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import time
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
 
@@ -27,6 +29,7 @@ FLUSH_SECONDS = 1.0
 MOST_PARTS = 64
 PARTS_AT_REST = 8
 RATIO = 4
+LARGE = 1024
 
 
 class Writer:
@@ -36,7 +39,8 @@ class Writer:
     after the last part; a killed driver loses at most that, and evaluates it again. Once there are
     `MOST_PARTS` parts, or `PARTS_AT_REST` at the end, the last ones become one: those that are not
     made of `RATIO` times as many as all after them, so that a row is written a few times in all and
-    the number of parts grows with the logarithm of the table.
+    the number of parts grows with the logarithm of the table. A part made of `LARGE` is left as it
+    is, and counts no more: to merge a million rows would hold up the search, and fill its memory.
 
     Args:
         directory: the run's folder, held.
@@ -95,14 +99,12 @@ class Writer:
         self._next += 1
         self._rows = []
         self._flushed_at = time.monotonic()
-        if len(self._parts) > self._most_parts:
-            self._compact()
+        self._compact(self._most_parts)
 
     def close(self) -> None:
         """Write what is waiting, and leave few parts."""
         self.flush()
-        if len(self._parts) > PARTS_AT_REST:
-            self._compact()
+        self._compact(PARTS_AT_REST)
 
     def __enter__(self) -> Writer:
         """Return itself."""
@@ -121,22 +123,21 @@ class Writer:
             if error is None:
                 raise
 
-    def _compact(self) -> None:
-        """Make one part of many; a crash on the way leaves doubles, which the reader drops.
+    def _compact(self, most: int) -> None:
+        """Make one part of more than `most`; a crash leaves doubles, which the reader drops.
 
         Nothing is lost where it fails: every row is in a part already, so the search goes on.
         """
+        sizes = [1 + _last_number(path) - _first_number(path) for path in self._parts]
+        if small_parts(sizes) <= most:
+            return
         try:
-            self._merge()
+            self._merge(first_to_merge(sizes))
         except (StoreError, OSError, pa.ArrowException) as error:
             log.warning("The parts in %s stay as they are: %s", self._folder, error)
             self._most_parts *= 2
 
-    def _merge(self) -> None:
-        sizes = [1 + _last_number(path) - _first_number(path) for path in self._parts]
-        kept = len(sizes) - 1
-        while kept and sizes[kept - 1] <= RATIO * sum(sizes[kept:]):
-            kept -= 1
+    def _merge(self, kept: int) -> None:
         parts = self._parts[kept:]
         if len(parts) == 1:
             return
@@ -155,12 +156,31 @@ class Writer:
         try:
             write_atomically(path, lambda file: pq.write_table(table, file, compression="zstd"))
         except OSError as error:
-            cure = "Mend the connection" if isinstance(path, RemotePath) else "Free some space"
             raise StoreError(
                 f"{path} cannot be written: {error}. Everything up to the part before is safe; "
                 f"{len(self._rows)} finished candidates are not yet on disk and will be evaluated "
-                f"again. {cure}, then: evometa resume {self._folder.parent}"
+                f"again. {_cure(path, error)}, then: evometa resume {self._folder.parent}"
             ) from error
+
+
+def first_to_merge(sizes: Sequence[int]) -> int:
+    """Return the place of the first part that becomes one with all after it."""
+    kept = len(sizes) - 1
+    while kept and sizes[kept - 1] <= min(LARGE, RATIO * sum(sizes[kept:])):
+        kept -= 1
+    return kept
+
+
+def small_parts(sizes: Sequence[int]) -> int:
+    """Return how many parts may still be merged."""
+    return sum(size <= LARGE for size in sizes)
+
+
+def _cure(path: Place, error: OSError) -> str:
+    if isinstance(path, RemotePath):
+        return "Mend the connection"
+    locked = error.errno in (errno.EROFS, errno.EACCES, errno.EPERM)
+    return "Make the folder writable" if locked else "Free some space"
 
 
 def _first_number(path: Place) -> int:

@@ -14,10 +14,11 @@ import tempfile
 import time
 from pathlib import Path
 
+from evometa.budget import Budget, Meter
 from evometa.execute import Serial
 from evometa.records import Evaluation, Status
 from evometa.run import Schedule, Search
-from evometa.search import make_searcher
+from evometa.search import Wishes, make_searcher
 from evometa.space import Choice, Float, Int, List, Struct, gene_value
 from evometa.store import RunDirectory, Writer, make_schema, read_table
 
@@ -59,6 +60,9 @@ class Watch:
             megabytes = pages * resource.getpagesize() / 2**20
             self.marks.append((self._seen, time.perf_counter(), megabytes))
 
+    def found(self, evaluation: Evaluation) -> None:
+        pass
+
     def tick(self) -> None:
         pass
 
@@ -79,13 +83,14 @@ def measure(name: str, n: int) -> list[str]:
     genes = {path: leaf.type for path, leaf in SPACE.genes().items()}
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"
-        searcher = make_searcher(name, SPACE, OBJECTIVES, 0)
+        searcher = make_searcher(name, SPACE, OBJECTIVES, 0, Wishes(n))
         started = time.perf_counter()
         with (
             RunDirectory.create(run, {}, "") as directory,
             Writer(directory, make_schema(genes, ["query_loss", "params"]), gene_value) as writer,
         ):
-            Search(searcher, Serial(no_op), writer, watch, Schedule(n, 16)).run()
+            meter = Meter(Budget(), OBJECTIVES)
+            Search(searcher, Serial(no_op), writer, watch, meter, Schedule(16)).run()
         seconds = time.perf_counter() - started
         assert len(read_table(run)) == n
         files = len(list((run / "evaluations").iterdir()))

@@ -33,6 +33,8 @@ class _Nobody:
     def recorded(self, evaluation: Evaluation) -> None:
         """Do nothing."""
 
+    found = recorded
+
     def tick(self) -> None:
         """Do nothing."""
 

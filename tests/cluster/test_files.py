@@ -278,7 +278,7 @@ def test_smoke_writes_reads_and_leaves_nothing(smoke, tmp_path):
 @pytest.mark.timeout(180)
 def test_smoke_looks_at_every_node(tmp_path):
     command = [sys.executable, str(CLUSTER / "smoke.py"), "--address", "local"]
-    environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     result = subprocess.run(
         [*command, "--storage", str(tmp_path)], capture_output=True, text=True, env=environment
     )

@@ -79,4 +79,11 @@ class ExecutorContract:
             executor.submit(candidates(1))
 
     def test_workers_are_counted(self, make):
-        assert make(evaluate).workers >= 1
+        executor = make(evaluate)
+        assert executor.workers >= 1
+        executor.submit(candidates(3))
+        collect_all(executor, 3)
+        counts = executor.counts()
+        assert 1 <= counts.alive + counts.starting <= executor.workers
+        assert counts.busy == counts.lost == 0 and not counts.failures
+        assert counts.busy_seconds > 0 and 0 < counts.utilisation <= 1

@@ -1,6 +1,7 @@
 """Rankings, fronts, gains and lineages, against plain loops."""
 
 import io
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -8,7 +9,8 @@ import pytest
 from rich.console import Console
 
 from evometa.errors import EvometaError
-from evometa.records import Candidate, Evaluation, Status, mean_interval
+from evometa.limits import parse_limit
+from evometa.records import Candidate, Counts, Evaluation, Status, mean_interval
 from evometa.report import Progress, front, lineage, print_candidate, print_top, rank
 from evometa.report.show import differences, print_failures
 from evometa.report.standing import outcomes, standing
@@ -130,11 +132,19 @@ def test_differences_name_the_genes():
 
 def test_progress_says_best_rate_time_left_and_failures():
     console = Console(file=io.StringIO(), width=120)
-    with Progress(console, OBJECTIVES, 10, workers=2) as progress:
+    workers = Counts(3, 2, starting=1, lost=3, failures={"node": 1, "crash": 2}, utilisation=0.955)
+    with Progress(console, OBJECTIVES, 10, lambda: workers) as progress:
         for row in EVALUATIONS:
-            progress.recorded(replace(row, started_at=4e9))
+            progress.recorded(replace(row, seconds=600.0))
         progress.tick()
-    for part in ("best query_loss 1.5 ± 0.98 (c000001)", "/min", "left", "2 workers", "1 DIVERGED"):
+    for part in (
+        "best query_loss 1.5 ± 0.98 (c000001)",
+        "failed: 1 DIVERGED",
+        "/min",
+        "left",
+        f"workers: 2 busy of 3, 1 starting  96% used  {600 * len(EVALUATIONS):,} device-seconds",
+        "workers lost: 2 crash, 1 node",
+    ):
         assert part in progress.text
 
 
@@ -175,3 +185,32 @@ def test_who_failed_with_one_seed_is_not_ranked(tmp_path):
     assert (rows[0]["status"], rows[0]["query_loss"], rows[0]["seeds"]) == ("ERROR", None, 1)
     assert rows[1]["query_loss"] == 3.0
     assert [row["number"] for row in standing(table, 0).to_pylist()] == [1]
+
+
+def test_progress_never_shows_who_breaks_a_constraint_as_the_best():
+    _, best, second, *_ = EVALUATIONS
+    limits = [parse_limit("params <= 25", tuple(OBJECTIVES))]
+    with Progress(Console(file=io.StringIO()), OBJECTIVES, 9, lambda: Counts(1, 1), limits) as line:
+        line.recorded(best)
+        assert "none keeps the constraints yet" in line.text
+        line.found(second)
+        line.recorded(best)
+        assert f"({second.candidate.id})" in line.text
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_progress_fits_a_terminal(width):
+    console = Console(file=io.StringIO(), width=width, force_terminal=True)
+    workers = Counts(1000, 998, starting=64, lost=123, failures={"preempted": 120, "crash": 3})
+    failed = [replace(EVALUATIONS[0], status=status) for status in Status if status != "OK"]
+    progress = Progress(console, OBJECTIVES, 100_000, lambda: workers)
+    for row in [*EVALUATIONS, *failed]:
+        progress.recorded(replace(row, seconds=1e5))
+    progress.tick()
+    with console.capture() as capture:
+        console.print(progress._view())
+    lines = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", capture.get()).splitlines()
+    assert all(len(line) <= width for line in lines)
+    words = ("left", "best query_loss", "device-seconds", "failed", "workers lost: 3 crash, 120")
+    for word, line in zip(words, lines, strict=True):
+        assert word in line and "…" not in line

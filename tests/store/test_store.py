@@ -3,6 +3,7 @@
 import math
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -134,6 +135,24 @@ def test_a_row_is_rewritten_a_few_times_only(tmp_path, monkeypatch):
     assert numbers_in(run) == list(range(300))
     assert sum(written) < 300 * 6
     assert len(list((run / "evaluations").iterdir())) <= writer_module.PARTS_AT_REST
+
+
+def test_no_merge_is_long(tmp_path, monkeypatch):
+    """What is merged at once does not grow with the table, nor how often a row is written."""
+    monkeypatch.setattr(writer_module, "MOST_PARTS", 8)
+    monkeypatch.setattr(writer_module, "LARGE", 16)
+    written = []
+    whole = Writer._write
+    monkeypatch.setattr(
+        Writer,
+        "_write",
+        lambda self, path, table: (written.append(len(table)), whole(self, path, table)),
+    )
+    run = tmp_path / "run"
+    write(run, range(600))
+    assert numbers_in(run) == list(range(600))
+    assert 16 < max(written) <= 3 * 16 and sum(written) < 600 * 4
+    assert 600 / max(written) <= len(list((run / "evaluations").iterdir())) <= 600 / 16 + 8
 
 
 def test_a_failure_between_merging_and_deleting_does_no_harm(tmp_path, monkeypatch, caplog):
@@ -281,6 +300,26 @@ def test_a_run_that_exists_is_refused(tmp_path):
     write(tmp_path / "run", [0])
     with pytest.raises(StoreError, match="evometa resume"):
         RunDirectory.create(tmp_path / "run", STUDY, SOURCE)
+
+
+def test_a_run_whose_making_was_cut_short_is_made(tmp_path):
+    run = tmp_path / "run"
+    for left in ("evaluations", "weights"):
+        (run / left).mkdir(parents=True)
+        write(run, [0])
+        shutil.rmtree(run)
+    for left in ("study.py", ".study.py.tmp", ".study.json.tmp"):
+        (run / "evaluations").mkdir(parents=True)
+        (run / left).write_text("half of")
+        write(run, [0])
+        assert numbers_in(run) == [0] and RunDirectory.read(run) == STUDY
+        shutil.rmtree(run)
+    for other in ("notes.txt", "evaluations/part-000000.parquet", "weights/c000000.safetensors"):
+        (run / other).parent.mkdir(parents=True)
+        (run / other).touch()
+        with pytest.raises(StoreError, match="exists"):
+            write(run, [0])
+        shutil.rmtree(run)
 
 
 def test_a_second_driver_is_refused(tmp_path):

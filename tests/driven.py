@@ -1,0 +1,139 @@
+"""Searches in processes of their own, which tests kill, starve of space and lock out.
+
+The processes are forked from one that has imported everything, so that one begins in a moment.
+"""
+
+import errno
+import multiprocessing
+import os
+import resource
+import signal
+import sys
+from pathlib import Path
+
+from evometa.store import TIME_AND_PLACE, read_table
+
+ROOT = Path(__file__).resolve().parents[1]
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["evometa.launch", "evometa.report", "evometa.warm", "torch._dynamo"])
+
+STUDY = """
+from evometa import Study, Training, space as s
+from evometa.network import mlp
+from evometa.rule import preset, rule_space
+from evometa.task import Sinusoid
+
+study = Study(
+    space=s.Struct(width=s.Int(2, 30), rule=rule_space(steps=s.Int(1, 2))),
+    build=lambda genome: mlp(1, [genome["width"]], 1),
+    task=Sinusoid(shots=4, queries=4, eval_queries=8),
+    objectives={"query_loss": "min", "params": "min"},
+    baselines={"MAML": {"width": 5, "rule": preset("maml")}},
+    training=Training(iterations=6, tasks=2, validation=4),
+)
+"""
+FULL = 4000  # bytes; less than any part of a table
+
+
+class Driven:
+    """`evometa ARGUMENTS`, in a session of its own."""
+
+    def __init__(self, folder, *arguments):
+        self._said, self._locked = folder / "said", folder / "locked"
+        words = list(map(str, arguments))
+        self.process = FORKS.Process(target=_drive, args=(folder, words, dict(os.environ)))
+        self.process.start()
+
+    def ends(self, seconds):
+        """Wait; return whether it has ended."""
+        self.process.join(seconds)
+        return self.process.exitcode is not None
+
+    def stores(self, run, more_than):
+        """Wait until it has stored more rows than so many; return whether it has ended before."""
+        while not self.ends(0.05):
+            if len(begun(run)) > more_than:
+                return False
+        return True
+
+    def kill(self):
+        """End it, and whatever it started, at once."""
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.join()
+
+    def fill_the_disk(self):
+        """Let the system refuse to make files longer than next to nothing."""
+        hard = resource.prlimit(self.process.pid, resource.RLIMIT_FSIZE)[1]
+        resource.prlimit(self.process.pid, resource.RLIMIT_FSIZE, (FULL, hard))
+
+    def lock(self):
+        """Make its folder read-only.
+
+        Permissions do not bind root, and a disk that is in use cannot be mounted again, so what
+        writes is refused where Python calls the system.
+        """
+        self._locked.touch()
+
+    def unlock(self):
+        self._locked.unlink(missing_ok=True)
+
+    @property
+    def said(self):
+        return " ".join(self._said.read_text().split())
+
+
+def _drive(folder, arguments, environment):
+    os.setsid()
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment, PYTHONPATH=str(ROOT))  # for the workers of Ray
+    said = os.open("said", os.O_CREAT | os.O_TRUNC | os.O_WRONLY)
+    os.dup2(said, 1)
+    os.dup2(said, 2)
+    sys.addaudithook(_lockable(folder))
+    sys.argv = ["evometa", *arguments]
+    from evometa.cli import main
+
+    main()
+
+
+CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.truncate"}
+
+
+def _lockable(folder):
+    def changes(event, arguments):
+        if event == "open":
+            return (arguments[2] or 0) & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+        return event in CHANGES
+
+    def hook(event, arguments):
+        path = arguments[0] if arguments and isinstance(arguments[0], (str, Path)) else None
+        if path is None or not changes(event, arguments) or not (folder / "locked").exists():
+            return
+        if folder in Path(path).absolute().parents:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), path)
+
+    return hook
+
+
+def run(folder, *arguments):
+    """Run a command to its end; return what it said."""
+    driven = Driven(folder, *arguments)
+    assert driven.ends(120), driven.said
+    assert driven.process.exitcode == 0, driven.said
+    return driven.said
+
+
+def rows(run):
+    """The table without the columns of time and place."""
+    return read_table(run).drop_columns([*TIME_AND_PLACE]).to_pylist()
+
+
+def begun(run):
+    """When each stored evaluation began, by candidate and rung."""
+    if not (run / "evaluations").is_dir():
+        return {}
+    table = read_table(run, ["number", "rung", "started_at"]).to_pylist()
+    found = {(row["number"], row["rung"]): row["started_at"] for row in table}
+    assert len(found) == len(table), "an evaluation is stored twice"
+    return found
