@@ -3,7 +3,8 @@ search; and the supervisor alone with up to a thousand workers that do not exist
 
 python -m tests.benchmarks.executors
 
-Evaluations sleep, so that what else the machine does costs them nothing.
+Evaluations sleep, so that what else the machine does costs them nothing. Beside the time that
+passes, CPU time of the driver is told, for the same reason.
 """
 
 import functools
@@ -26,7 +27,7 @@ from tests.benchmarks.driver_cost import OBJECTIVES, SPACE
 
 STUDY = Path(__file__).resolve().parents[2] / "search_spaces" / "sinusoid.py"
 WORKERS, WINDOW, ROUNDS = 2, 16, 3
-KINDS = ((2000, 300, 0.0), (100, 100, 0.1), (20, 24, 1.0))  # candidates, those of Tune, seconds
+KINDS = ((2000, 200, 0.0), (100, 60, 0.1), (20, 18, 1.0))  # candidates, those of Tune, seconds
 
 
 def evaluate(pack, seconds=0.0):
@@ -49,8 +50,14 @@ class Rung:
         return evaluate(pack, self._seconds)
 
 
+def stopwatch():
+    """Return what returns the seconds a candidate that have passed, and those of CPU."""
+    passed, cpu = time.perf_counter(), time.process_time()
+    return lambda n: ((time.perf_counter() - passed) / n, (time.process_time() - cpu) / n)
+
+
 def bare(n, seconds):
-    """Return seconds a candidate of the shortest loop that keeps two actors busy."""
+    """Return seconds, and CPU seconds, a candidate of the shortest loop for two actors."""
     import ray
 
     @ray.remote(num_cpus=1)
@@ -63,7 +70,7 @@ def bare(n, seconds):
 
     actors = [Actor.remote() for _ in range(WORKERS)]
     ray.get([actor.ping.remote() for actor in actors])
-    started, todo, running, done = time.perf_counter(), list(range(n)), {}, 0
+    stop, todo, running, done = stopwatch(), list(range(n)), {}, 0
     for actor in actors:
         running[actor.run.remote((Candidate(todo.pop(), None, 0),))] = actor
     while running:
@@ -74,10 +81,10 @@ def bare(n, seconds):
             if todo:
                 running[actor.run.remote((Candidate(todo.pop(), None, 0),))] = actor
     assert done == n
-    elapsed = time.perf_counter() - started
+    elapsed = stop(n)
     for actor in actors:
         ray.kill(actor)
-    return elapsed / n
+    return elapsed
 
 
 def started_pool(seconds):
@@ -92,21 +99,21 @@ def started_pool(seconds):
 
 
 def pool(n, seconds):
-    """Return seconds a candidate of the pool, its workers up."""
+    """Return seconds, and CPU seconds, a candidate of the pool, its workers up."""
     executor = started_pool(seconds)
-    started, sent, done = time.perf_counter(), 0, 0
+    stop, sent, done = stopwatch(), 0, 0
     while done < n:
         for _ in range(min(n, done + WINDOW) - sent):
             executor.submit([Candidate(sent, None, 0)])
             sent += 1
         done += len(executor.collect(0.2))
-    elapsed = time.perf_counter() - started
+    elapsed = stop(n)
     executor.close()
-    return elapsed / n
+    return elapsed
 
 
 def tuned(n, seconds):
-    """Return seconds a candidate of Ray Tune, after its first sixth, and files a candidate."""
+    """Return seconds and CPU seconds a candidate of Ray Tune, after its first sixth, and files."""
     from ray import tune
 
     import evometa.tune as subject
@@ -115,7 +122,7 @@ def tuned(n, seconds):
 
     class Watch(tune.Callback):
         def on_trial_complete(self, *arguments, **more):
-            ends.append(time.perf_counter())
+            ends.append((time.perf_counter(), time.process_time()))
 
     with tempfile.TemporaryDirectory() as folder:
         search = subject.make_search_alg(STUDY, f"{folder}/run", concurrent=4, searcher="random")
@@ -130,7 +137,8 @@ def tuned(n, seconds):
         ).fit()
         files = sum(1 for _ in Path(folder, "tune").rglob("*"))
     first = len(ends) // 6
-    return (ends[-1] - ends[first]) / (len(ends) - 1 - first), files / n
+    pairs = zip(ends[first], ends[-1], strict=True)
+    return [(end - begin) / (len(ends) - 1 - first) for begin, end in pairs], files / n
 
 
 class Watch:
@@ -155,7 +163,7 @@ class Watch:
 
 
 def whole(n, seconds, searcher="hybrid"):
-    """Run a whole search on the pool; return seconds a candidate, and what was watched."""
+    """Run a whole search on the pool; return its times a candidate, and what was watched."""
     genes = {path: leaf.type for path, leaf in SPACE.genes().items()}
     executor = started_pool(seconds)
     with tempfile.TemporaryDirectory() as folder:
@@ -165,29 +173,28 @@ def whole(n, seconds, searcher="hybrid"):
             RunDirectory.create(Path(folder, "run"), {}, "") as directory,
             Writer(directory, make_schema(genes, [*OBJECTIVES]), gene_value) as writer,
         ):
-            started = time.perf_counter()
-            meter = Meter(Budget(), OBJECTIVES)
+            stop, meter = stopwatch(), Meter(Budget(), OBJECTIVES)
             Search(strategy, executor, writer, watch, meter, Schedule(WINDOW)).run()
-            elapsed = time.perf_counter() - started
+            elapsed = stop(n)
         files = sum(1 for _ in watch._run.rglob("*"))
     executor.close()
-    return elapsed / n, watch, files
+    return elapsed, watch, files
 
 
 def supervisor(workers, n):
-    """Return seconds a candidate that runs for 5 to 15 s, and how busy the workers are."""
+    """Return CPU seconds a candidate that runs for 5 to 15 s, and how busy the workers are."""
     from evometa.execute.supervisor import Limits, Supervisor
     from tests.execute.world import World
 
     world = World({f"node-{i}": 8 for i in range(workers // 8 + 1)})
     subject = Supervisor(world, clock=world.clock, most=workers, limits=Limits(hard=1000.0))
-    started, sent, done = time.perf_counter(), 0, 0
+    stop, sent, done = stopwatch(), 0, 0
     while done < n:
         for _ in range(min(n, done + 3 * workers) - sent):
             subject.submit([Candidate(sent, world.random.uniform(5, 15), 0)])
             sent += 1
         done += len(subject.collect(5.0))
-    return (time.perf_counter() - started) / n, subject.counts().utilisation
+    return stop(n)[1], subject.counts().utilisation
 
 
 def say(text):
@@ -196,17 +203,20 @@ def say(text):
 
 def in_turn():
     """Measure the contenders one after the other, several times; print medians."""
-    say("| evaluation | bare ray.wait | pool | Ray Tune, actors reused | busy: pool |")
+    say("| evaluation | bare ray.wait | the pool | Ray Tune, actors reused | the pool is busy |")
     say("|---|---|---|---|---|")
     files = 0.0
     for n, n_tune, seconds in KINDS:
         rounds = []
         for _ in range(ROUNDS):
             tune, files = tuned(n_tune, seconds)
-            rounds.append((bare(n, seconds), pool(n, seconds), tune))
-        one, other, tune = (statistics.median(column) for column in zip(*rounds, strict=True))
-        busy = f"{seconds / WORKERS / other:.1%}" if seconds else ""
-        cells = (f"{1e3 * each:.2f} ms" for each in (one, other, tune))
+            rounds.append([bare(n, seconds), pool(n, seconds), tune])
+        medians = [
+            [1e3 * statistics.median(each[place][clock] for each in rounds) for clock in (0, 1)]
+            for place in range(3)
+        ]
+        cells = (f"{passed:.2f} ms, CPU {cpu:.2f} ms" for passed, cpu in medians)
+        busy = f"{1e3 * seconds / WORKERS / medians[1][0]:.1%}" if seconds else ""
         say(f"| {seconds:g} s | {' | '.join(cells)} | {busy} |")
     say(f"Ray Tune leaves {files:.2f} files and folders a candidate")
 
@@ -214,24 +224,26 @@ def in_turn():
 def searches():
     """Measure whole searches: how busy the workers are, memory, files."""
     n = 60
-    seconds, _, _ = whole(n, 1.0)
-    bound = -(-n // WORKERS) / n
-    say(f"a whole search, 1 s evaluations: busy {bound / seconds:.1%} of what is possible")
-    for searcher in ("random", "evolution", "hybrid"):
-        n = 5000
-        seconds, watch, files = whole(n, 0.0, searcher)
-        low, high = watch.megabytes[0], watch.megabytes[-1]
-        say(
-            f"{n:,} candidates of 0 s, {searcher}: {1e3 * seconds:.2f} ms each; the driver "
-            f"has {low:.0f} MB after a tenth, {high:.0f} MB at the end; at most {watch.most_files} files and "
-            f"folders, {files} at the end, {files / n:.3f} a candidate"
-        )
+    (seconds, _), *_ = whole(n, 1.0)
+    say(f"a whole search, 1 s evaluations: busy {1 / WORKERS / seconds:.1%} of what is possible")
+    n = 5000
+    (seconds, cpu), watch, files = whole(n, 0.0)
+    low, high = watch.megabytes[0], watch.megabytes[-1]
+    say(
+        f"a whole search, {n:,} candidates of 0 s: {1e3 * seconds:.2f} ms each, CPU "
+        f"{1e3 * cpu:.2f} ms; the driver has {low:.0f} MB after a tenth, {high:.0f} MB at the end; at most "
+        f"{watch.most_files} files and folders, {files} at the end, {files / n:.4f} a candidate"
+    )
 
 
-def main():
+def simulated():
     for workers, n in ((10, 5_000), (100, 10_000), (1000, 20_000)):
         seconds, utilisation = supervisor(workers, n)
-        say(f"supervisor, {workers:>4} workers: {1e3 * seconds:.2f} ms, busy {utilisation:.1%}")
+        say(f"supervisor, {workers:>4} workers: CPU {1e3 * seconds:.2f} ms, busy {utilisation:.1%}")
+    traffic.report([20_000, 50_000])
+
+
+def on_ray():
     for name in ("RAY_USAGE_STATS_ENABLED", "RAY_AIR_NEW_OUTPUT"):
         os.environ.setdefault(name, "0")
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
@@ -247,8 +259,8 @@ def main():
     in_turn()
     searches()
     ray.shutdown()
-    traffic.report([20_000, 50_000, 100_000])
 
 
 if __name__ == "__main__":
-    main()
+    simulated()
+    on_ray()
