@@ -231,8 +231,8 @@ def searches():
     low, high = watch.megabytes[0], watch.megabytes[-1]
     say(
         f"a whole search, {n:,} candidates of 0 s: {1e3 * seconds:.2f} ms each, CPU "
-        f"{1e3 * cpu:.2f} ms; the driver has {low:.0f} MB after a tenth, {high:.0f} MB at the end; at most "
-        f"{watch.most_files} files and folders, {files} at the end, {files / n:.4f} a candidate"
+        f"{1e3 * cpu:.2f} ms; the driver has {low:.0f} MB after a tenth, {high:.0f} MB at the end; "
+        f"at most {watch.most_files} files and folders, {files} at the end, {files / n:.4f} each"
     )
 
 
