@@ -21,7 +21,8 @@ source .venv/bin/activate # EDIT: where evometa is installed, on all nodes
 
 # the nodes of a job are often shared with the jobs of others: a port and a token of our own
 port=$((20000 + SLURM_JOB_ID % 20000))
-head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+# not `| head`: scontrol would die of the closed pipe now and then, and the job with it
+read -r head < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
 export RAY_USAGE_STATS_ENABLED=0 RAY_AUTH_MODE=token
 RAY_AUTH_TOKEN=$(python -c 'import secrets; print(secrets.token_hex(32))')
 export RAY_AUTH_TOKEN

@@ -39,7 +39,7 @@ class Limit:
         """Return by which share of the bound a metric is beyond it; 0 if it is within."""
         beyond = metrics[self.metric] - self.bound
         beyond = max(0.0, beyond if self.most else -beyond)
-        return min(FARTHEST, beyond / max(abs(self.bound), 1e-12))
+        return min(FARTHEST, beyond / (abs(self.bound) or 1.0))
 
 
 def parse_limit(text: str, metrics: Sequence[str]) -> Limit:

@@ -1,17 +1,16 @@
 """The command line, as a person meets it."""
 
 import json
-import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from evometa.store import TIME_AND_PLACE, read_table
+from tests import commands
+from tests.commands import Command
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -46,21 +45,13 @@ def study(tmp_path):
     return path
 
 
-def environment():
-    return {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "100", "OMP_NUM_THREADS": "1"}
+@pytest.fixture(autouse=True)
+def _wide(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
 
 
 def evometa(*arguments, folder, code=0):
-    result = subprocess.run(
-        [sys.executable, "-m", "evometa.cli", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        cwd=folder,
-        env=environment(),
-        timeout=150,
-    )
-    assert result.returncode == code, result.stdout + result.stderr
-    return " ".join((result.stdout + result.stderr).split())
+    return " ".join(commands.evometa(*arguments, folder=folder, code=code).split())
 
 
 def rows(run):
@@ -264,17 +255,6 @@ def test_no_run_is_named(tmp_path):
         assert "there is none in nowhere" in evometa(*command, folder=tmp_path, code=2)
 
 
-def start(*arguments, folder):
-    return subprocess.Popen(
-        [sys.executable, "-m", "evometa.cli", *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        cwd=folder,
-        env=environment(),
-    )
-
-
 def wait_for_rows(run, rows, seconds=60):
     until = time.monotonic() + seconds
     while time.monotonic() < until:
@@ -295,12 +275,11 @@ def test_killed_at_any_moment_then_resumed_equals_uninterrupted(study, tmp_path)
     chance = random.Random(3)
     for attempt in range(3):
         name = f"killed{attempt}"
-        process = start("search", study, *LONG, "--run", name, folder=tmp_path)
+        search = Command("search", study, *LONG, "--run", name, folder=tmp_path)
         wait_for_rows(tmp_path / name, 1)
         time.sleep(chance.uniform(0, 3))
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        process.stdout.close()
+        search.signal(signal.SIGKILL)
+        search.wait()
         before = read_table(tmp_path / name)
         assert 0 < len(before) < 60
         torn = tmp_path / name / "evaluations" / "part-000999.parquet"
@@ -317,11 +296,10 @@ def test_killed_at_any_moment_then_resumed_equals_uninterrupted(study, tmp_path)
 def test_killed_with_rungs_then_resumed_equals_uninterrupted(study, tmp_path):
     options = (*LONG, *RUNGS, "--pack", 3)
     evometa("search", study, *options, "--run", "whole", folder=tmp_path)
-    process = start("search", study, *options, "--run", "killed", folder=tmp_path)
+    search = Command("search", study, *options, "--run", "killed", folder=tmp_path)
     wait_for_rows(tmp_path / "killed", 30)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    process.stdout.close()
+    search.signal(signal.SIGKILL)
+    search.wait()
     assert 30 <= len(read_table(tmp_path / "killed")) < len(rows(tmp_path / "whole"))
     evometa("resume", "killed", "--executor", "serial", folder=tmp_path)
     assert rows(tmp_path / "killed") == rows(tmp_path / "whole")
@@ -329,11 +307,11 @@ def test_killed_with_rungs_then_resumed_equals_uninterrupted(study, tmp_path):
 
 @pytest.mark.slow
 def test_ctrl_c_keeps_all_and_prints_the_resume_command(study, tmp_path):
-    process = start("search", study, *LONG, "--run", "stopped", folder=tmp_path)
+    search = Command("search", study, *LONG, "--run", "stopped", folder=tmp_path)
     wait_for_rows(tmp_path / "stopped", 2)
-    process.send_signal(signal.SIGINT)
-    said = process.communicate(timeout=30)[0]
-    assert process.returncode == 130
+    search.signal(signal.SIGINT)
+    code, said = search.wait()
+    assert code == 130
     assert "evometa resume stopped" in said
     assert "Traceback" not in said
     assert len(read_table(tmp_path / "stopped")) >= 2
@@ -347,11 +325,10 @@ def test_ray_gives_the_same_table_killed_or_not(study, tmp_path):
     assert rows(tmp_path / "ray") == rows(tmp_path / "serial")
 
     longer = ("-n", 60, "--iterations", 40, *VMAP[2:])
-    process = start("search", study, *longer, "--workers", 2, "--run", "killed", folder=tmp_path)
+    search = Command("search", study, *longer, "--workers", 2, "--run", "killed", folder=tmp_path)
     wait_for_rows(tmp_path / "killed", 2)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    process.stdout.close()
+    search.signal(signal.SIGKILL)
+    search.wait()
     assert 0 < len(read_table(tmp_path / "killed")) < 60
     evometa("resume", "killed", "--workers", 1, folder=tmp_path)
     evometa("search", study, *longer, "--executor", "serial", "--run", "whole", folder=tmp_path)

@@ -35,9 +35,8 @@ HEAVY = {
     "ray": {"execute/ray_pool.py", "tune.py"},
     "deap": {
         "search/individual.py",
+        "search/populations.py",
         "search/regularized_evolution.py",
-        "search/nsga2.py",
-        "search/nsga3.py",
         "space/tree_operators.py",
     },
     "optuna": {
@@ -49,6 +48,7 @@ HEAVY = {
     "plotly": {
         f"report/page/{name}.py"
         for name in (
+            "confirmed",
             "costs",
             "descent",
             "document",

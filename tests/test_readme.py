@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.commands import evometa
+
 ROOT = Path(__file__).resolve().parents[1]
 BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
 
@@ -16,17 +18,13 @@ BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re
 def place(tmp_path_factory):
     """A folder with a small run of the sinusoid study."""
     folder = tmp_path_factory.mktemp("readme")
-    evometa("search", ROOT / "search_spaces" / "sinusoid.py", *SHORT, folder=folder)
+    study = str(ROOT / "search_spaces" / "sinusoid.py")
+    result = run([sys.executable, "-m", "evometa.cli", "search", study, *SHORT], folder)
+    assert result.returncode == 0, result.stdout + result.stderr
     return folder
 
 
 SHORT = ("-n", "4", "--iterations", "3", "--executor", "serial")
-
-
-def evometa(*arguments, folder):
-    command = [sys.executable, "-m", "evometa.cli", *map(str, arguments)]
-    result = run(command, folder)
-    assert result.returncode == 0, result.stdout + result.stderr
 
 
 def run(command, folder):

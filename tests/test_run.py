@@ -12,7 +12,7 @@ from evometa.errors import StoreError, StudyError
 from evometa.execute import Serial, Simulated
 from evometa.records import Candidate, Evaluation, Status, derive_seed, genome_hash
 from evometa.run import Schedule, Search
-from evometa.search import Level, Wishes, make_searcher
+from evometa.search import RungRole, Wishes, make_searcher
 from evometa.space import Choice, Float, Int, List, Struct
 
 OBJECTIVES = {"loss": "min", "cost": "min"}
@@ -276,7 +276,7 @@ def test_no_nan_is_ever_ranked():
     assert (second.status, third.status) == (Status.DIVERGED, Status.OK)
 
 
-RUNGS = (Level(), Level(), Level(), Level(race=True))
+RUNGS = (RungRole(), RungRole(), RungRole(), RungRole(race=True))
 
 
 @pytest.mark.parametrize("name", ["evolution", "hybrid"])

@@ -1,7 +1,10 @@
 """Beginning with what earlier runs have found."""
 
 import json
+from dataclasses import replace
 
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 
 from evometa import Study, Training, launch
@@ -115,3 +118,45 @@ def test_what_is_no_run_is_refused(tmp_path):
     )
     with pytest.raises(StoreError, match=r"holds a study\.json"):
         read_earlier([tmp_path], study, dict.fromkeys(("task", "training", "objectives")))
+
+
+def test_equal_names_of_runs_hide_nothing(tmp_path):
+    runs = []
+    for place in ("here", "there"):
+        (tmp_path / place).mkdir()
+        file = write(tmp_path / place / "a.py", low=1 if place == "here" else 30)
+        runs.append(run_of(tmp_path / place, file, "run", n=4))
+    file = write(tmp_path / "a.py")
+    assert len(read_earlier(runs, file.study, described(file)).seeds) == 8
+
+
+def test_what_breaks_the_new_constraints_is_not_begun_with(tmp_path):
+    file = write(tmp_path / "a.py")
+    first = run_of(tmp_path, file, "first")
+    strict = replace(file.study, constraints=["params <= 61"])  # widths up to 20
+    earlier = read_earlier([first], strict, described(file))
+    assert earlier.seeds
+    genomes = [*earlier.seeds.values(), *(kept["genome"] for kept in earlier.results)]
+    assert all(genome["width"] <= 20 for genome in genomes)
+
+
+def test_only_results_of_the_full_rung_are_learned_from_and_as_such(tmp_path):
+    file = write(tmp_path / "a.py", iterations=9)
+    settings = launch.Settings(candidates=9, rungs=2)
+    rungs = launch.adjusted(file, settings, {})
+    workers, run = launch.Workers("serial"), tmp_path / "rungs"
+    launch.start(rungs, run, settings, workers, lambda total, w: Nobody())
+    earlier = read_earlier([run], file.study, described(rungs))
+    full = [row for row in evaluations(read_table(run)) if row.candidate.rung == 1]
+    assert 0 < len(earlier.results) == len(full) < 9
+    assert {each.candidate.rung for each in earlier.evaluations(1)} == {1}
+    assert {each.candidate.number < 0 for each in earlier.evaluations(1)} == {True}
+
+    kept = read_table(run)
+    short = kept.filter(pc.equal(kept["rung"], 0))  # nobody got there
+    for part in (run / "evaluations").iterdir():
+        part.unlink()
+    pq.write_table(short, run / "evaluations" / "part-000000.parquet")
+    earlier = read_earlier([run], file.study, described(rungs))
+    assert earlier.seeds
+    assert earlier.results == []

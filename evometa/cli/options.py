@@ -18,6 +18,9 @@ StudyPath = Annotated[Path, typer.Argument(help="A Python file that assigns `stu
 RunPath = Annotated[
     Any, typer.Argument(help="A run directory, or its URL.", metavar="RUN", parser=_place)
 ]
+RunPaths = Annotated[
+    list[Any], typer.Argument(help="Run directories, or URLs.", metavar="RUN...", parser=_place)
+]
 NewRun = Annotated[
     Any,
     typer.Option(

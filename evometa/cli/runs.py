@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,7 +13,7 @@ import typer
 from rich.markup import escape
 
 from evometa.cli.console import out
-from evometa.cli.options import RunPath
+from evometa.cli.options import RunPath, RunPaths
 
 if TYPE_CHECKING:
     from evometa.store import Place
@@ -21,7 +22,7 @@ LIVE_SECONDS = 5.0  # between two writings of a live report
 
 
 def top(
-    run: RunPath,
+    runs: RunPaths,
     n: Annotated[int, typer.Option("-n", help="How many.", min=1)] = 10,
     by: Annotated[str | None, typer.Option(help="Objective to rank by.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -29,14 +30,15 @@ def top(
         bool, typer.Option("--operators", help="Print which mutations made better children.")
     ] = False,
 ) -> None:
-    """Print the best candidates beside the baselines, with 95% intervals."""
+    """Print the best candidates of a run, or of several together, beside the baselines."""
     if operators:
         from evometa.report import print_operators
         from evometa.store import RunDirectory, read_table
 
-        print_operators(out, read_table(run), RunDirectory.read(run)["objectives"])
+        for run in runs:
+            print_operators(out, read_table(run), RunDirectory.read(run)["objectives"])
         return
-    print_best(run, n, by, as_json=as_json)
+    print_best(runs, n, by, as_json=as_json)
 
 
 def show(
@@ -107,13 +109,19 @@ def convert(
     out.print(f"The table of {escape(str(run))} is in {escape(str(file))}", highlight=False)
 
 
-def print_best(run: Place, n: int, by: str | None = None, *, as_json: bool = False) -> None:
-    """Print the best candidates of a run beside its baselines, and what its rungs say."""
+def print_best(
+    runs: Sequence[Place], n: int, by: str | None = None, *, as_json: bool = False
+) -> None:
+    """Print the best candidates of runs beside their baselines, and what the rungs of one say."""
     from evometa.limits import stored_limits
     from evometa.report import full_rung, print_rungs, print_top, rank
-    from evometa.store import RunDirectory, read_table
+    from evometa.report.several import joined
+    from evometa.store import RunDirectory, load, run_names
 
-    study, table = RunDirectory.read(run), read_table(run)
+    studies, table = [RunDirectory.read(run) for run in runs], load(*runs)
+    study = studies[0]
+    if len(runs) > 1:
+        study, table = joined(run_names(runs), studies, table)
     objectives, scored = study["objectives"], study["metrics"][0]
     limits = stored_limits(study)
     ranked = rank(
@@ -123,7 +131,8 @@ def print_best(run: Place, n: int, by: str | None = None, *, as_json: bool = Fal
         print(json.dumps([row.as_dict() for row in ranked], indent=1))  # noqa: T201 - for pipes
         return
     print_top(out, ranked, objectives, scored=scored)
-    print_rungs(out, table, objectives, study.get("levels", ()))
+    if len(runs) == 1:
+        print_rungs(out, table, objectives, study.get("levels", ()))
 
 
 def _write_report(run: Place, file: Place, *, live: bool) -> None:

@@ -213,7 +213,7 @@ def _finish(run: Place, took: float) -> None:
     from evometa.report import print_failures
     from evometa.store import RunDirectory, read_table
 
-    print_best(run, 10)
+    print_best([run], 10)
     print_failures(out, read_table(run), run)
     ended = RunDirectory.read_summary(run).get("ended", "")
     if ended:

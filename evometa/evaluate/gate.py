@@ -103,13 +103,9 @@ def admit(
         cost = _cost(study, genome, module, inputs)
         module = _materialised(module, inputs)
     rule = genome["rule"] if "rule" in genome else preset("maml")
-    known = {
-        "params": float(cost.params),
-        "macs": float(cost.macs),
-        "rule_size": float(_rule_size(study, rule)),
-    }
-    beyond = broken(known, study.limits)
-    if beyond:
+    size = _rule_size(study, rule)
+    known = {"params": cost.params, "macs": cost.macs, "rule_size": size}
+    if beyond := broken(known, study.limits):
         raise BeyondLimits(beyond)
     learner, network, note = _differentiable(study, module, rule, probe)
     try:
@@ -124,7 +120,7 @@ def admit(
         learner=learner,
         network=network,
         cost=cost,
-        rule_size=int(known["rule_size"]),
+        rule_size=size,
         signature=_short_hash(learner.structure),
         kin=_short_hash(learner.kin),
         plan=chosen,

@@ -24,7 +24,7 @@ from evometa.launch.settings import Data, Settings, Workers
 from evometa.observe import MakeObserver, Observers
 from evometa.report import summary_of
 from evometa.run import DONE, Observer, Schedule, Search
-from evometa.search import Level, Searcher, Wishes, make_searcher
+from evometa.search import RungRole, Searcher, Wishes, make_searcher
 from evometa.space import gene_value
 from evometa.store import Place, RunDirectory, Writer, evaluations, read_table, repair
 from evometa.study import StudyFile
@@ -151,7 +151,7 @@ def _searcher(file: StudyFile, settings: Settings, earlier: Earlier) -> Searcher
     wishes = Wishes(
         settings.candidates,
         {**study.baselines, **earlier.seeds},
-        [Level(look_ahead=not level.iterations, race=level.seed > 0) for level in study.levels],
+        [RungRole(look_ahead=not level.iterations, race=level.seed > 0) for level in study.levels],
         study.limits,
         earlier.evaluations(len(study.rungs)),
         scored=study.task.metrics[0] == next(iter(study.objectives)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping
@@ -14,13 +15,14 @@ import pyarrow.compute as pc
 from optuna.storages import JournalStorage
 from optuna.storages.journal import BaseJournalBackend, JournalFileBackend
 from pyarrow import csv
-from tensorboardX import SummaryWriter
+from tensorboardX import FileWriter, SummaryWriter
+from tensorboardX.proto.summary_pb2 import Summary
 
 from evometa.errors import EvometaError
 from evometa.records import Objectives, Status
 from evometa.report.optuna_study import study_of
 from evometa.report.ranking import rank
-from evometa.report.rungs import highest_rungs
+from evometa.report.standing import full_rung, outcomes
 
 BATCH = 1024
 CURVES = 10  # of the best candidates
@@ -53,7 +55,7 @@ def write(kind: str, file: Path, name: str, study: Mapping[str, Any], table: pa.
 def to_optuna(file: Path, name: str, study: Mapping[str, Any], table: pa.Table) -> None:
     """Write a journal file with one study, as `optuna-dashboard FILE` opens it."""
     logs = _Logs()
-    rows = highest_rungs(_filled(table, study))
+    rows = outcomes(_filled(table, study), full_rung(study))
     study_of(name, rows, study["objectives"], storage=JournalStorage(logs))
     JournalFileBackend(str(file)).append_logs(logs.kept)
 
@@ -65,18 +67,22 @@ def to_tensorboard(file: Path, name: str, study: Mapping[str, Any], table: pa.Ta
     curves the meta-iteration.
     """
     objectives: Objectives = study["objectives"]
-    ok = highest_rungs(_filled(table, study))
+    ok = outcomes(_filled(table, study), full_rung(study))
     ok = ok.filter(pc.equal(pc.cast(ok["status"], pa.string()), Status.OK.value))
     steps = ok["number"].to_pylist()
     times = (pc.cast(ok["started_at"], pa.int64()).to_numpy() / 1e6).tolist()
-    with SummaryWriter(str(file), flush_secs=3600, write_to_disk=True) as writer:
-        for objective, direction in objectives.items():
-            values = ok[objective].to_numpy()
-            best = np.minimum if direction == "min" else np.maximum
-            series = {"objective": values, "best": best.accumulate(values)}
-            for title, column in series.items():
-                _scalars(writer, f"{title}/{objective}", steps, column.tolist(), times)
-        _scalars(writer, "seconds", steps, ok["seconds"].to_pylist(), times)
+    series = {"seconds": ok["seconds"].to_pylist()}
+    for objective, direction in objectives.items():
+        values = ok[objective].to_numpy()
+        best = np.minimum if direction == "min" else np.maximum
+        series[f"objective/{objective}"] = values.tolist()
+        series[f"best/{objective}"] = best.accumulate(values).tolist()
+    with contextlib.closing(FileWriter(str(file), max_queue=BATCH, flush_secs=3600)) as writer:
+        # one event for all values of a candidate: an event costs more than what is in it
+        for step, moment, *point in zip(steps, times, *series.values(), strict=True):
+            named = zip(series, point, strict=True)
+            parts = [Summary.Value(tag=tag, simple_value=value) for tag, value in named]
+            writer.add_summary(Summary(value=parts), step, moment)
     for row in rank(ok, objectives, scored=study["metrics"][0], n=CURVES):
         mine = ok.filter(pc.equal(ok["candidate_id"], row.id)).select(["number", "curve"])
         number, points = mine.to_pylist()[0].values()
@@ -125,13 +131,6 @@ def _filled(table: pa.Table, study: Mapping[str, Any]) -> pa.Table:
         if name not in table.column_names:
             table = table.append_column(name, pa.nulls(len(table), pa.float64()))
     return table
-
-
-def _scalars(
-    writer: SummaryWriter, tag: str, steps: list[int], values: list[float], times: list[float]
-) -> None:
-    for step, value, moment in zip(steps, values, times, strict=True):
-        writer.add_scalar(tag, value, step, walltime=moment)
 
 
 def _plain(table: pa.Table) -> pa.Table:

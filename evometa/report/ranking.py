@@ -18,6 +18,7 @@ from evometa.records import Genome, Objectives, Status, dominates, mean_interval
 from evometa.report.standing import standing
 
 SEED = "seed:"
+EPISODES = "episodes"  # a column that tables of several runs have
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,7 @@ def rank(
     come last.
 
     Args:
-        table: the run's table.
+        table: the run's table, or that of several, as `joined` makes it.
         objectives: name to direction; the first is the primary one.
         scored: the metric that the column `scores` holds for each episode.
         by: the objective to rank by; default the primary one. Ties go to the earlier candidate.
@@ -93,12 +94,7 @@ def rank(
     table = standing(table, full)
     if not len(table):
         return []
-    losses = np.column_stack(
-        [
-            table[name].to_numpy() * (1.0 if direction == "min" else -1.0)
-            for name, direction in objectives.items()
-        ]
-    )
+    losses = losses_of(table, objectives)
     beyond = _beyond(table, limits)
     first_by = losses[:, list(objectives).index(by)]
     order = np.lexsort((table["number"].to_numpy(), first_by, beyond))
@@ -111,6 +107,7 @@ def rank(
     on_front[beyond == 0] = front(losses[beyond == 0])
     places = {row: place for place, row in enumerate(order.tolist(), start=1)}
     reference = None if first is None else _scores(table, first)
+    where = table[EPISODES].to_pylist() if EPISODES in table.column_names else [""] * len(table)
     return [
         _ranked(
             table,
@@ -118,12 +115,21 @@ def rank(
             places[row],
             objectives,
             scored,
-            reference,
+            reference if first is not None and where[row] == where[first] else None,
             on_front=bool(on_front[row]),
             feasible=not beyond[row],
         )
         for row in shown
     ]
+
+
+def losses_of(table: pa.Table, objectives: Objectives) -> npt.NDArray[np.float64]:
+    """Return objectives, all to be minimised: shape `(candidates, objectives)`."""
+    columns = [
+        table[name].to_numpy() * (1.0 if direction == "min" else -1.0)
+        for name, direction in objectives.items()
+    ]
+    return np.column_stack(columns)
 
 
 def _beyond(table: pa.Table, limits: Sequence[Limit]) -> npt.NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""Where each candidate stands: one row a candidate, at the highest rung, over all its seeds."""
+"""Where each candidate stands: one row a candidate, at its highest rung, over all its seeds."""
 
 from __future__ import annotations
 
@@ -23,48 +23,58 @@ def full_rung(study: Mapping[str, Any]) -> int:
     return sum(not level["seed"] for level in study["levels"]) - 1
 
 
-def standing(table: pa.Table, full: int) -> pa.Table:
-    """Return the successful candidates at the full rung, or at the highest that any has reached.
+def outcomes(table: pa.Table, full: int) -> pa.Table:
+    """Return one row a candidate of any status, that of its highest rung, in the table's order.
 
     Metrics and scores are means over seeds; the column `seeds` says over how many. A candidate that
-    failed with one of its seeds is left out.
+    failed with one of its seeds has failed.
 
     Args:
         table: a run's table.
         full: rung of the full evaluation.
     """
+    rungs = np.minimum(table["rung"].to_numpy().astype(np.int64), full)
+    _, group = np.unique(table["number"].to_numpy(), return_inverse=True)
+    highest = np.zeros(group.max(initial=-1) + 1, np.int64)
+    np.maximum.at(highest, group, rungs)
+    table = table.filter(pa.array(rungs == highest[group]))
+    failed = pc.not_equal(pc.cast(table["status"], pa.string()), Status.OK.value).to_numpy()
+    _, group = np.unique(table["number"].to_numpy(), return_inverse=True)
+    # the first row of each candidate, or the first that failed
+    order = np.lexsort((np.arange(len(table)), ~failed, group))
+    chosen = np.sort(order[np.diff(group[order], prepend=-1) != 0])
+    counts = np.where(failed[chosen], 1, np.bincount(group)[group[chosen]])
+    together = table.take(chosen).append_column("seeds", pa.array(counts, pa.int64()))
+    return together if (counts == 1).all() else _with_means(table, together, group, group[chosen])
+
+
+def standing(table: pa.Table, full: int) -> pa.Table:
+    """Return the successful candidates at the full rung, or at the highest that any has reached.
+
+    Args:
+        table: a run's table.
+        full: rung of the full evaluation.
+    """
+    table = outcomes(table, full)
     ok = pc.equal(pc.cast(table["status"], pa.string()), Status.OK.value)
-    failed = table.filter(pc.and_(pc.invert(ok), pc.greater(table["rung"], full)))
     table = table.filter(pc.and_(ok, pc.equal(table["copied_from"], "")))
-    if len(failed):  # what cannot be trained with another seed is not the best
-        table = table.filter(
-            pc.invert(pc.is_in(table["number"], failed["number"].combine_chunks()))
-        )
-    if not len(table):
-        return table.append_column("seeds", pa.array([], pa.int64()))
-    highest = min(full, pc.max(table["rung"]).as_py())
-    table = table.filter(pc.greater_equal(table["rung"], highest))
-    ids = table["candidate_id"].combine_chunks().dictionary_encode()
-    group = ids.indices.to_numpy()
+    return table.filter(pc.equal(table["rung"], pc.max(table["rung"])))
+
+
+def _with_means(
+    table: pa.Table, together: pa.Table, group: npt.NDArray[np.int64], mine: npt.NDArray[np.int64]
+) -> pa.Table:
+    """Return rows with the means of their group where they count with several seeds."""
+    several = together["seeds"].to_numpy() > 1
     counts = np.bincount(group)
-    _, first = np.unique(group, return_index=True)
-    together = table.take(first).append_column("seeds", pa.array(counts))
-    if (counts == 1).all():
-        return together
     for place, column in enumerate(table.schema):
         if pa.types.is_floating(column.type) and not column.name.startswith("gene."):
-            sums = np.bincount(group, weights=table[column.name].to_numpy())
-            means = pa.array(sums / counts)
-            together = together.set_column(place, column.name, means)
-    return _with_mean_scores(table, together, group, counts)
-
-
-def _with_mean_scores(
-    table: pa.Table, together: pa.Table, group: npt.NDArray[np.int64], counts: npt.NDArray[np.int64]
-) -> pa.Table:
+            means = np.bincount(group, weights=table[column.name].to_numpy()) / counts
+            values = pc.if_else(several, means[mine], together[column.name])
+            together = together.set_column(place, column.name, values)
     scores = together["scores"].to_pylist()
-    for place in np.flatnonzero(counts > 1).tolist():
-        rows = np.flatnonzero(group == place)
+    for place in np.flatnonzero(several).tolist():
+        rows = np.flatnonzero(group == mine[place])
         scores[place] = np.mean(table["scores"].take(rows).to_pylist(), axis=0).tolist()
     column = together.schema.get_field_index("scores")
     return together.set_column(column, "scores", pa.array(scores, table["scores"].type))

@@ -147,8 +147,9 @@ def _chosen(run: StoredRun, wanted: Confirmation) -> list[tuple[Candidate, Seque
     ids = list(dict.fromkeys(wanted.only or best))
     if not ids:
         raise EvometaError(
-            f"there is nothing to confirm: no candidate of {run.place} has succeeded"
-            + (" within the constraints" if ranked and study.limits else "")
+            f"there is nothing to confirm: of {run.place} no candidate has succeeded in full "
+            + ("within the constraints " if study.limits else "")
+            + "besides the baselines"
         )
     ids += [row.id for row in ranked if row.name and row.id not in ids]
     table = standing(run.table, len(study.rungs))

@@ -14,7 +14,7 @@ from torch import Tensor, vmap
 from torch.utils import _pytree as pytree
 
 from evometa.errors import EvometaError, StoreError
-from evometa.evaluate import Checkpoint, Trainer, admit, parse_plan
+from evometa.evaluate import Checkpoint, Rejected, Trainer, admit, parse_plan
 from evometa.evaluate.checkpoint import checkpoint_path, learned, load_checkpoint
 from evometa.evaluate.evaluator import choose_device
 from evometa.evaluate.settings import numerics
@@ -126,8 +126,8 @@ class FewShotLearner:
         values = values if batched else values[None]
         if values.shape[:2] != tuple(shape):
             raise EvometaError(
-                f"there must be one target for each of {' x '.join(map(str, shape))} inputs, but "
-                f"got targets of shape {np.shape(y)}"
+                f"{' x '.join(map(str, shape[not batched :]))} inputs must have one target each, "
+                f"but got targets of shape {tuple(np.shape(y))}"
             )
         if self.outputs is not None:
             flat = values.ndim == 2
@@ -271,7 +271,10 @@ def load_learner(
     where = choose_device(device)
     study = stored.full
     plans = {kind: parse_plan(text) for kind, text in stored.settings.plans.items()}
-    admission = admit(study, candidate.genome, candidate.seed, where, plans)
+    try:
+        admission = admit(study, candidate.genome, candidate.seed, where, plans)
+    except Rejected as reason:
+        raise EvometaError(f"{candidate_id} cannot be trained: {reason}") from reason
     checkpoint, trained = _confirmed(stored, candidate, admission.learner)
     with numerics(study.training, where):
         if checkpoint is None:

@@ -95,19 +95,29 @@ def python_source(rule: GradientRule, name: str = "update") -> str:
     helpers = [textwrap.dedent(text).strip() for key, text in _HELPERS.items() if key in used]
     helpers += [_own_source(primitive.name, primitive.function) for primitive in own]
     constants = ", ".join(f"{value!r}" for value in rule.expression.learned)
-    clip = (
-        [
-            "    length = (gradient.square().sum() + 1e-16).sqrt()",
-            f"    gradient = gradient * ({rule.clip!r} / length).clamp(max=1.0)",
-        ]
-        if rule.clip
-        else []
-    )
     extras = "".join(f", {name}" for name in rule.extras)
     signature = (
         f"def {name}(parameter, gradient, initial, rate, loss, step, sizes{extras}, memory=None, "
         "constants=None):"
     )
+    lines = [signature, *_docstring(rule, constants), *_beginning(rule, body, constants), *body]
+    return "\n".join(
+        [
+            "from __future__ import annotations",
+            "",
+            "import torch",
+            "",
+            "",
+            *_spaced(helpers),
+            *lines,
+            "    return parameter - move, after",
+            "",
+        ]
+    )
+
+
+def _beginning(rule: GradientRule, body: list[str], constants: str) -> list[str]:
+    """Return the statements that make what those of the body use."""
     text = "\n".join(body)
     start = []
     if "rate" in rule.update:
@@ -124,20 +134,10 @@ def python_source(rule: GradientRule, name: str = "update") -> str:
             f"    memory = memory or [torch.zeros_like(gradient)] * {rule.expression.memories}"
         )
     start.append("    after = list(memory or [])")
-    end = ["    return parameter - move, after"]
-    lines = [signature, *_docstring(rule, constants), *start, *clip, *body, *end]
-    return "\n".join(
-        [
-            "from __future__ import annotations",
-            "",
-            "import torch",
-            "",
-            "",
-            *_spaced(helpers),
-            *lines,
-            "",
-        ]
-    )
+    if rule.clip:
+        start.append("    length = (gradient.square().sum() + 1e-16).sqrt()")
+        start.append(f"    gradient = gradient * ({rule.clip!r} / length).clamp(max=1.0)")
+    return start
 
 
 def _docstring(rule: GradientRule, constants: str) -> list[str]:

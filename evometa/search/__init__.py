@@ -5,15 +5,15 @@ A `Strategy` is the algorithm alone; `AskTell` numbers, seeds and checks what it
 """
 
 from evometa.search.ask_tell import AskTell
-from evometa.search.halving import Level, SuccessiveHalving
+from evometa.search.halving import RungRole, SuccessiveHalving
 from evometa.search.protocol import Proposal, Searcher, Strategy
 from evometa.search.registry import SEARCHERS, Wishes, make_searcher
 
 __all__ = [
     "SEARCHERS",
     "AskTell",
-    "Level",
     "Proposal",
+    "RungRole",
     "Searcher",
     "Strategy",
     "SuccessiveHalving",

@@ -36,7 +36,7 @@ Array = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
-class Level:
+class RungRole:
     """What a rung is for.
 
     Attributes:
@@ -128,7 +128,7 @@ class SuccessiveHalving:
         self,
         searcher: AskTell,
         objectives: Objectives,
-        levels: Sequence[Level],
+        levels: Sequence[RungRole],
         limit: int | None = None,
         *,
         scored: bool = True,

@@ -13,7 +13,7 @@ from evometa.limits import Limit, dominated
 from evometa.records import Evaluation, Genome, Objectives
 from evometa.search.ask_tell import AskTell, unknown_name
 from evometa.search.constrained import Constrained
-from evometa.search.halving import Level, SuccessiveHalving
+from evometa.search.halving import RungRole, SuccessiveHalving
 from evometa.search.protocol import Searcher, Strategy
 from evometa.space import Space
 
@@ -21,9 +21,9 @@ SEARCHERS = MappingProxyType(
     {
         "hybrid": ("evometa.search.hybrid", "Hybrid"),
         "evolution": ("evometa.search.regularized_evolution", "RegularizedEvolution"),
-        "mu+lambda": ("evometa.search.mu_plus_lambda", "MuPlusLambda"),
-        "nsga2": ("evometa.search.nsga2", "NSGA2"),
-        "nsga3": ("evometa.search.nsga3", "NSGA3"),
+        "mu+lambda": ("evometa.search.populations", "mu_plus_lambda"),
+        "nsga2": ("evometa.search.populations", "nsga2"),
+        "nsga3": ("evometa.search.populations", "nsga3"),
         "local": ("evometa.search.local_search", "LocalSearch"),
         "cma-es": ("evometa.search.cma_es", "CMAES"),
         "tpe": ("evometa.search.optuna_samplers", "tpe"),
@@ -57,7 +57,7 @@ class Wishes:
 
     candidates: int | None = None
     seeds: Mapping[str, Genome] = field(default_factory=dict)
-    levels: Sequence[Level] = (Level(),)
+    levels: Sequence[RungRole] = (RungRole(),)
     limits: Sequence[Limit] = ()
     earlier: Sequence[Evaluation] = ()
     scored: bool = True

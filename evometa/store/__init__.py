@@ -8,7 +8,7 @@ from evometa.store.confirmed import confirmed_row, read_confirmed, write_confirm
 from evometa.store.files import write_text
 from evometa.store.lock import hold, is_held
 from evometa.store.provenance import versions
-from evometa.store.reader import evaluations, load, read_table, repair
+from evometa.store.reader import evaluations, load, read_table, repair, run_names
 from evometa.store.remote import Place, place
 from evometa.store.run_directory import RunDirectory
 from evometa.store.schema import TIME_AND_PLACE, make_schema
@@ -29,6 +29,7 @@ __all__ = [
     "read_confirmed",
     "read_table",
     "repair",
+    "run_names",
     "versions",
     "write_confirmed",
     "write_text",

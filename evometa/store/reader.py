@@ -50,9 +50,7 @@ def load(run: Place | str, *more: Place | str, columns: Sequence[str] | None = N
         raise StoreError(f"each run must be given once, got {', '.join(map(str, paths))}")
     tables = [read_table(path, columns) for path in paths]
     if more:
-        names = [_name(path) for path in paths]
-        if len(set(names)) < len(names):
-            names = [str(path) for path in paths]
+        names = run_names(paths)
         tables = [
             table.add_column(0, "run", pa.repeat(pa.scalar(name), len(table)))
             for table, name in zip(tables, names, strict=True)
@@ -125,8 +123,10 @@ def source(path: Place) -> Any:
     return pa.BufferReader(path.read_bytes()) if isinstance(path, RemotePath) else path
 
 
-def _name(path: Place) -> str:
-    return path.name if isinstance(path, RemotePath) else path.resolve().name
+def run_names(paths: Sequence[Place]) -> list[str]:
+    """Return the folders' names, or their paths where two have the same name."""
+    names = [path.name if isinstance(path, RemotePath) else path.resolve().name for path in paths]
+    return names if len(set(names)) == len(names) else [str(path) for path in paths]
 
 
 def repair(run: Place) -> list[Place]:

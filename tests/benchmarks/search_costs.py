@@ -14,7 +14,7 @@ from evometa.budget import Budget, Meter
 from evometa.execute import Simulated
 from evometa.records import Candidate, Evaluation, Status, derive_seed
 from evometa.run import Schedule, Search
-from evometa.search import Level, Wishes, make_searcher
+from evometa.search import RungRole, Wishes, make_searcher
 from evometa.space import Choice, Float, Int, List, Struct
 from tests.benchmarks.search_rungs import _Nobody
 
@@ -57,7 +57,7 @@ def bench_cost() -> None:
     print("|---|---|---|---|")
     for name in ("hybrid", "evolution", "mu+lambda", "nsga2", "nsga3", "local", "cma-es", "random"):
         space = NUMBERS if name == "cma-es" else SPACE
-        levels = (Level(), Level(), Level())
+        levels = (RungRole(), RungRole(), RungRole())
         for wishes, label in ((Wishes(), name), (Wishes(levels=levels), f"{name}, three rungs")):
             if len(wishes.levels) > 1 and name != "hybrid":
                 continue

@@ -14,7 +14,7 @@ from evometa.budget import Budget, Meter
 from evometa.execute import Simulated
 from evometa.records import Candidate, Evaluation, Status, canonical_json
 from evometa.run import Schedule, Search
-from evometa.search import Level, Wishes, make_searcher
+from evometa.search import RungRole, Wishes, make_searcher
 from tests.benchmarks.few_shot_table import ITERATIONS, SPACE
 from tests.benchmarks.search_problems import _rows
 
@@ -22,10 +22,10 @@ OBJECTIVES = {"loss": "min"}
 GOALS = (0.2, 0.1, 0.05)
 SLOTS = 8
 VARIANTS = {
-    "full length": ((ITERATIONS[-1],), (Level(),)),
-    "two rungs: 135, 405": ((135, 405), (Level(), Level())),
-    "three rungs: 45, 135, 405": ((45, 135, 405), (Level(), Level(), Level())),
-    "look ahead, then two": ((0, 135, 405), (Level(look_ahead=True), Level(), Level())),
+    "full length": ((ITERATIONS[-1],), (RungRole(),)),
+    "two rungs: 135, 405": ((135, 405), (RungRole(), RungRole())),
+    "three rungs: 45, 135, 405": ((45, 135, 405), (RungRole(), RungRole(), RungRole())),
+    "look ahead, then two": ((0, 135, 405), (RungRole(look_ahead=True), RungRole(), RungRole())),
 }
 
 

@@ -1,26 +1,16 @@
 """The same study file runs on a laptop and on a cluster, to the same table."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from evometa.store import TIME_AND_PLACE, read_table
+from tests.commands import evometa
 
 ROOT = Path(__file__).resolve().parents[2]
 STUDY = ROOT / "search_spaces" / "sinusoid.py"
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
-
-
-def evometa(folder, *arguments):
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "evometa.cli", *map(str, arguments)]
-    result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
-    assert result.returncode == 0, result.stdout + result.stderr
-    return result.stdout
 
 
 def test_a_cluster_gives_the_table_of_a_laptop(tmp_path, monkeypatch):
@@ -35,8 +25,11 @@ def test_a_cluster_gives_the_table_of_a_laptop(tmp_path, monkeypatch):
         for _ in range(2):
             cluster.add_node(**node)
         short = ("-n", 6, "--iterations", 3, "--plan", "vmap", "--time-limit", 60)
-        evometa(tmp_path, "search", STUDY, "--run", "laptop", "--executor", "serial", *short)
-        evometa(tmp_path, "search", STUDY, "--run", "cluster", "--address", cluster.address, *short)
+        for where in (
+            ("laptop", "--executor", "serial"),
+            ("cluster", "--address", cluster.address),
+        ):
+            evometa("search", STUDY, "--run", *where, *short, folder=tmp_path)
     finally:
         cluster.shutdown()
     laptop, far = (

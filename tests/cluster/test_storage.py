@@ -1,9 +1,6 @@
 """A search keeps its run on an object store, stops, goes on, and is looked at there."""
 
-import os
 import random
-import subprocess
-import sys
 import threading
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +9,7 @@ import pytest
 
 from evometa.store import TIME_AND_PLACE, place, read_table
 from tests import driven
+from tests.commands import evometa
 from tests.store.test_remote import Proxy
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -40,28 +38,20 @@ def url_at(port):
     )
 
 
-def evometa(folder, *arguments):
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "evometa.cli", *map(str, arguments)]
-    result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
-    assert result.returncode == 0, result.stdout + result.stderr
-    return result.stdout
-
-
 def test_a_run_on_an_object_store_is_as_good_as_one_at_home(tmp_path, store):
     url = url_at(store)
     short = ("--iterations", 3, "--plan", "vmap", "--executor", "serial")
-    evometa(tmp_path, "search", STUDY, "--run", "home", "-n", 8, "--seeds", 1, *short)
-    evometa(tmp_path, "search", STUDY, "--run", url, "-n", 5, "--seeds", 1, *short)
-    evometa(tmp_path, "resume", url, "-n", 8, "--executor", "serial")
+    evometa("search", STUDY, "--run", "home", "-n", 8, "--seeds", 1, *short, folder=tmp_path)
+    evometa("search", STUDY, "--run", url, "-n", 5, "--seeds", 1, *short, folder=tmp_path)
+    evometa("resume", url, "-n", 8, "--executor", "serial", folder=tmp_path)
     home, far = (
         read_table(run).drop_columns([*TIME_AND_PLACE]) for run in (tmp_path / "home", place(url))
     )
     assert home.to_pylist() == far.to_pylist()
-    assert "c00000" in evometa(tmp_path, "top", url)
-    assert "genome" in evometa(tmp_path, "show", url, "c000003")
-    assert "report.html" in evometa(tmp_path, "report", url)
-    evometa(tmp_path, "convert", url, "a.csv", "--to", "csv")
+    assert "c00000" in evometa("top", url, folder=tmp_path)
+    assert "genome" in evometa("show", url, "c000003", folder=tmp_path)
+    assert "report.html" in evometa("report", url, folder=tmp_path)
+    evometa("convert", url, "a.csv", "--to", "csv", folder=tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.csv", "home"]
 
 

@@ -1,6 +1,7 @@
 """Packs: equal to single ones, undisturbed by neighbours, continued without a seam."""
 
 import math
+from functools import cache
 
 import pytest
 import torch
@@ -57,6 +58,8 @@ def assert_equal_results(one, other, exact=False):
             assert a == b and x == pytest.approx(y, rel=1e-8)
 
 
+SHORT = 12  # iterations: enough for schedules and averages to differ from their first values
+RATES = (0.02, 0.05, 0.1)
 PLANS = [
     VMAP,
     LOOP,
@@ -70,13 +73,17 @@ PLANS = [
 @pytest.mark.parametrize("plan", PLANS, ids=str)
 @pytest.mark.parametrize("rule", ["maml", "meta-sgd", "maml++", "reptile", "fomaml"])
 def test_packed_equals_single_and_chunked_equals_whole(plan, rule):
-    rates = (0.02, 0.05, 0.1)
-    pack = [learner(seed, rate, rule) for seed, rate in enumerate(rates)]
-    together = train(pack, [7, 8, 9], plan).results()
-    for index, rate in enumerate(rates):
-        (alone,) = train([learner(index, rate, rule)], [7 + index], VMAP).results()
-        assert_equal_results(together[index], alone)
+    pack = [learner(seed, rate, rule) for seed, rate in enumerate(RATES)]
+    together = train(pack, [7, 8, 9], plan, SHORT).results()
+    for index in range(len(RATES)):
+        assert_equal_results(together[index], single(rule, index))
         assert not together[index].diverged
+
+
+@cache
+def single(rule, index):
+    (alone,) = train([learner(index, RATES[index], rule)], [7 + index], VMAP, SHORT).results()
+    return alone
 
 
 def batch_normed():
@@ -87,10 +94,10 @@ def batch_normed():
 @pytest.mark.parametrize("rule", ["maml", "maml++"])
 def test_batch_norm_packs(norm, rule):
     pack = [learner(seed, 0.05, rule, batch_normed, norm) for seed in range(2)]
-    together = train(pack, [1, 2]).results()
+    together = train(pack, [1, 2], VMAP, SHORT).results()
     for index in range(2):
-        single = learner(index, 0.05, rule, batch_normed, norm)
-        (alone,) = train([single], [1 + index], LOOP).results()
+        one = learner(index, 0.05, rule, batch_normed, norm)
+        (alone,) = train([one], [1 + index], LOOP, SHORT).results()
         assert_equal_results(together[index], alone)
 
 
@@ -106,8 +113,7 @@ def test_per_step_statistics_are_those_of_their_step():
 
 
 def test_a_member_that_diverges_leaves_the_others_bit_equal():
-    rates = (0.02, 0.05, 0.1)
-    healthy = train([learner(i, r) for i, r in enumerate(rates)], [7, 8, 9]).results()
+    healthy = train([learner(i, r) for i, r in enumerate(RATES)], [7, 8, 9]).results()
     ill = train([learner(0, 0.02), learner(1, 1e200), learner(2, 0.1)], [7, 8, 9]).results()
     assert "meta-iteration 1" in ill[1].diverged or "nan" in ill[1].diverged
     for index in (0, 2):
@@ -294,10 +300,15 @@ def evolved(seed, update, steps=2):
 def test_different_updates_in_one_pack_equal_single_ones(plan):
     learners = [evolved(seed, update) for seed, update in enumerate(UPDATES)]
     assert len({one.kin for one in learners}) == 1 < len({one.structure for one in learners})
-    together = train(learners[0].together(learners), range(4), plan).results()
-    for seed, one in enumerate(learners):
-        (alone,) = train([one], [seed], VMAP).results()
-        assert_equal_params(together[seed].meta, alone.meta)
+    together = train(learners[0].together(learners), range(4), plan, SHORT).results()
+    for seed in range(len(UPDATES)):
+        assert_equal_params(together[seed].meta, single_evolved(seed).meta)
+
+
+@cache
+def single_evolved(seed):
+    (alone,) = train([evolved(seed, UPDATES[seed])], [seed], VMAP, SHORT).results()
+    return alone
 
 
 def test_a_pack_of_different_updates_shrinks_and_goes_on():

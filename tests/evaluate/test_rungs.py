@@ -4,12 +4,20 @@ import os
 from dataclasses import replace
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from evometa import Study, Training
 from evometa import space as s
-from evometa.errors import StudyError
+from evometa.errors import StoreError, StudyError
 from evometa.evaluate import Evaluator
-from evometa.evaluate.checkpoint import prune, stages_to
+from evometa.evaluate.checkpoint import (
+    find_start,
+    load_checkpoint,
+    prune,
+    save_checkpoint,
+    stages_to,
+)
 from evometa.network import mlp
 from evometa.records import Candidate, Status
 from evometa.rule import preset, rule_space, update_space
@@ -174,3 +182,29 @@ def test_limits_known_before_training_cost_nothing():
 def test_bad_constraints_are_refused(text, said):
     with pytest.raises(StudyError, match=said):
         study(constraints=(text,))
+
+
+def test_a_checkpoint_of_an_unknown_rung_is_not_used(tmp_path):
+    """Of an older version: it may be of a later rung."""
+    evaluate = Evaluator(study(halving(3)), weights=str(tmp_path))
+    expected = [evaluate([candidate(rung)])[0] for rung in range(2)][1]
+    (file,) = tmp_path.iterdir()
+    kept = load_checkpoint(file)
+    save_file({name: value for name, value in kept.items() if name != "rung"}, file)
+    assert find_start(tmp_path, candidate(1)).checkpoint is None
+    assert evaluate([candidate(1)])[0].scores == expected.scores
+
+
+def test_a_look_ahead_leaves_no_checkpoint(tmp_path):
+    evaluate = Evaluator(study((Rung(iterations=0), *halving(2))), weights=str(tmp_path))
+    evaluate([candidate(0)])
+    assert [*tmp_path.iterdir()] == []
+    evaluate([candidate(1)])
+    assert len([*tmp_path.iterdir()]) == 1
+
+
+def test_a_checkpoint_that_cannot_be_written_is_said(tmp_path):
+    nowhere = tmp_path / "file" / "folder"
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(StoreError, match="cannot be written"):
+        save_checkpoint(nowhere / "c.safetensors", {"x": torch.zeros(1)}, "any")

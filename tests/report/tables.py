@@ -141,3 +141,25 @@ def write(path, run):
         if len(run.table):
             pq.write_table(run.table, made.parts / "part-000000.parquet")
     return path
+
+
+def confirmed(*names, seeds=2, episodes=5, status="OK"):
+    """Return a confirmation of candidates; those with a name are baselines."""
+    rows = [
+        {
+            "candidate_id": f"c{place:06d}",
+            "operator": f"seed:{name}" if name else "mutate",
+            "status": status,
+            "error": HOSTILE,
+            "genome": '{"width": 3}',
+            "repeat": repeat,
+            "iterations": STUDY["training"]["iterations"],
+            "scores": [2.0 + place + 0.1 * repeat + 0.01 * e for e in range(episodes)],
+            "validation_scores": [1.5 + place + 0.1 * repeat] * episodes,
+            "search_scores": [1.0 + place] * episodes,
+            **dict.fromkeys(STUDY["metrics"], 1.0 + place),
+        }
+        for place, name in enumerate(names)
+        for repeat in range(seeds)
+    ]
+    return pa.Table.from_pylist(rows)

@@ -1,7 +1,5 @@
 """`report` and `convert` on the command line, and a report that follows a search."""
 
-import subprocess
-import sys
 import threading
 import time
 
@@ -10,6 +8,7 @@ from typer.testing import CliRunner
 
 from evometa.cli import app, runs
 from evometa.store import RunDirectory
+from tests import commands
 from tests.report.tables import KINDS, hostile, ordinary, write
 
 
@@ -45,10 +44,8 @@ def test_torn_parts_do_not_keep_a_report_from_being_written(tmp_path):
 
 def test_what_is_no_run_is_named(tmp_path):
     for arguments in (["report", tmp_path], ["convert", tmp_path, tmp_path / "x", "--to", "csv"]):
-        command = [sys.executable, "-m", "evometa.cli", *map(str, arguments)]
-        result = subprocess.run(command, capture_output=True, text=True)
-        assert result.returncode == 2
-        assert "study.json" in result.stderr and "Traceback" not in result.stderr
+        said = commands.evometa(*arguments, folder=tmp_path, code=2)
+        assert "study.json" in said and "Traceback" not in said
 
 
 def test_nothing_of_the_run_is_executed(tmp_path):

@@ -13,6 +13,7 @@ from evometa.limits import parse_limit
 from evometa.records import Candidate, Counts, Evaluation, Status, mean_interval
 from evometa.report import Progress, front, lineage, print_candidate, print_top, rank
 from evometa.report.show import differences, print_failures
+from evometa.report.standing import outcomes, standing
 from evometa.space import gene_value
 from evometa.store import RunDirectory, Writer, make_schema, read_table
 
@@ -145,6 +146,45 @@ def test_progress_says_best_rate_time_left_and_failures():
         "workers lost: 2 crash, 1 node",
     ):
         assert part in progress.text
+
+
+def seeded(tmp_path, *rows):
+    """Return a table from number, rung, losses an episode, or None for a failure."""
+    schema = make_schema({"a": int}, ["query_loss", "params"])
+    with (
+        RunDirectory.create(tmp_path / "seeded", {}, "") as run,
+        Writer(run, schema, gene_value) as writer,
+    ):
+        for told, (number, rung, scores) in enumerate(rows):
+            row = evaluation(number, scores or [0.0], 10)
+            if scores is None:
+                row = replace(row, status=Status.ERROR, metrics={}, scores=(), error="no")
+            writer.append(replace(row, candidate=replace(row.candidate, rung=rung)), told)
+    return read_table(tmp_path / "seeded")
+
+
+def test_candidates_count_with_means_over_seeds_at_the_full_rung(tmp_path):
+    table = seeded(
+        tmp_path,
+        (0, 0, [9.0, 9.0]),
+        (1, 0, [1.0, 1.0]),  # never promoted
+        (0, 1, [4.0, 2.0]),
+        (2, 1, [5.0, 5.0]),
+        (0, 2, [2.0, 6.0]),
+    )
+    rows = {row["number"]: row for row in outcomes(table, 1).to_pylist()}
+    assert [*rows] == [1, 0, 2]
+    assert (rows[0]["query_loss"], rows[0]["scores"], rows[0]["seeds"]) == (3.5, [3.0, 4.0], 2)
+    assert (rows[2]["query_loss"], rows[2]["scores"], rows[2]["seeds"]) == (5.0, [5.0, 5.0], 1)
+    assert [row["number"] for row in standing(table, 1).to_pylist()] == [0, 2]
+
+
+def test_who_failed_with_one_seed_is_not_ranked(tmp_path):
+    table = seeded(tmp_path, (0, 0, [1.0]), (1, 0, [2.0]), (0, 1, None), (1, 1, [4.0]))
+    rows = {row["number"]: row for row in outcomes(table, 0).to_pylist()}
+    assert (rows[0]["status"], rows[0]["query_loss"], rows[0]["seeds"]) == ("ERROR", None, 1)
+    assert rows[1]["query_loss"] == 3.0
+    assert [row["number"] for row in standing(table, 0).to_pylist()] == [1]
 
 
 def test_progress_never_shows_who_breaks_a_constraint_as_the_best():

@@ -1,18 +1,19 @@
 """Successive halving: the best go on, whatever the order, and rungs are watched."""
 
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from evometa.limits import dominated, parse_limit
 from evometa.records import Candidate, Evaluation, Status
-from evometa.search import Level, SuccessiveHalving, Wishes, make_searcher
+from evometa.search import RungRole, SuccessiveHalving, Wishes, make_searcher
 from evometa.space import Float, Struct
 
 SPACE = Struct(x=Float(0.0, 1.0))
 ONE = {"loss": "min"}
-THREE = (Level(), Level(), Level())
+THREE = (RungRole(), RungRole(), RungRole())
 
 
 def searcher(levels=THREE, limit=90, objectives=ONE, **wishes):
@@ -102,7 +103,7 @@ def test_agreement_tells_a_rung_that_predicts_from_one_that_does_not():
 
 @pytest.mark.parametrize("helps", [True, False])
 def test_a_look_ahead_is_used_only_while_it_helps(helps):
-    levels = (Level(look_ahead=True), Level())
+    levels = (RungRole(look_ahead=True), RungRole())
     chance = random.Random(1)
     luck = {number: chance.random() for number in range(10_000)}
     halving = searcher(levels, limit=60)
@@ -114,7 +115,7 @@ def test_a_look_ahead_is_used_only_while_it_helps(helps):
 
 def test_racing_gives_seeds_to_those_that_may_be_the_best():
     """Five are equally good up to noise, the others clearly worse."""
-    levels = (Level(), Level(race=True), Level(race=True))
+    levels = (RungRole(), RungRole(race=True), RungRole(race=True))
     chance = np.random.default_rng(0)
     halving = searcher(levels, limit=30)
 
@@ -137,7 +138,7 @@ def test_racing_gives_seeds_to_those_that_may_be_the_best():
 
 
 def test_the_leader_is_never_a_single_result():
-    levels = (Level(), Level(race=True))
+    levels = (RungRole(), RungRole(race=True))
     halving = searcher(levels, limit=40)
     losses = {}
 
@@ -191,3 +192,91 @@ def test_constraints_lead_the_search():
         allowed += [x] if x >= 0.5 else []
     assert min(allowed) < 0.51
     assert len(allowed) > 60
+
+
+def race(limit=12, seeds=2, **wishes):
+    levels = (RungRole(), *[RungRole(race=True)] * seeds)
+    return searcher(levels, limit, **wishes)
+
+
+def test_who_fails_with_another_seed_leads_no_longer():
+    """The best at first fails with its second seed; the next takes its place in the race."""
+    halving, rungs = race(), {}
+    while batch := halving.ask(1):
+        (candidate,) = batch
+        rungs.setdefault(candidate.number, []).append(candidate.rung)
+        loss = float(candidate.number)
+        failed = candidate.number == 0 and candidate.rung
+        tell(halving, candidate, loss, Status.ERROR if failed else Status.OK, scores=(loss,) * 5)
+    assert rungs[0] == [0, 1]
+    assert rungs[1] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("direction", ["min", "max"])
+def test_the_race_is_run_in_the_direction_of_the_objective(direction):
+    sign = 1.0 if direction == "min" else -1.0
+    halving = race(objectives={"loss": direction})
+    asked = whole(
+        halving,
+        lambda c: sign * c.number,
+        scores=lambda c: tuple(sign * (c.number + noise) for noise in (-0.3, 0.0, 0.3)),
+    )
+    assert {c.number for c in asked if c.rung} == {0}
+
+
+def test_scores_of_another_metric_do_not_make_contenders():
+    """Equal in what is scored, different in the objective."""
+    scores = {"scores": lambda c: (0.1, 0.2, 0.3)}
+    unknown = whole(race(scored=False), lambda c: float(c.number), **scores)
+    assert {c.number for c in unknown if c.rung} == {0}
+    known = whole(race(scored=True), lambda c: float(c.number), **scores)
+    assert len({c.number for c in known if c.rung}) > 1
+
+
+def test_who_breaks_a_constraint_is_no_contender():
+    limits = [parse_limit("cost <= 10", ("loss", "cost"))]
+    halving, raced = race(limits=limits), set()
+    while batch := halving.ask(1):
+        (candidate,) = batch
+        raced |= {candidate.number} if candidate.rung else set()
+        cost = 1.0 if candidate.number == 5 else 20.0
+        tell(halving, candidate, 0.0, scores=(0.1, 0.2, 0.3), cost=cost)
+    assert raced >= {5}
+    assert raced <= {0, 5}  # the first led while it was the only one
+
+
+def test_who_was_lucky_once_neither_leads_nor_stays_close():
+    """The best at first is the worst with a second seed: its means count, episode by episode."""
+    open_to_all = RungRole(factor=0.1)
+    halving = searcher((open_to_all, replace(open_to_all, race=True), RungRole(race=True)), 12)
+
+    def loss(candidate):
+        if candidate.number == 0:
+            return 10.0 if candidate.rung else 0.0
+        return 1.0 if candidate.number == 1 else 20.0 + candidate.number
+
+    asked = whole(halving, loss, scores=lambda c: (loss(c),) * 5)
+    raced = {number: [c.rung for c in asked if c.number == number] for number in range(12)}
+    assert raced[0] == [0, 1]
+    assert raced[1] == [0, 1, 2]
+
+
+def test_scores_on_different_episodes_are_not_compared():
+    asked = whole(race(), lambda c: float(c.number), scores=lambda c: (0.1,) * (3 + c.number))
+    assert {c.number for c in asked if c.rung} == {0}
+
+
+def test_a_race_forgets_the_oldest(monkeypatch):
+    monkeypatch.setattr("evometa.search.halving.WINDOW", 8)
+    halving = race(limit=40)
+    whole(halving, lambda c: float(c.number), scores=lambda c: (float(c.number),) * 5)
+    assert len(halving._racers) == 8
+
+
+def test_failures_of_a_look_ahead_count_and_end_the_search():
+    halving = searcher((RungRole(look_ahead=True), RungRole()), limit=10)
+    asked = []
+    while (batch := halving.ask(1)) and len(asked) < 50:
+        asked += batch
+        tell(halving, batch[0], 0.0, Status.INVALID)
+    assert len(asked) == 10

@@ -2,16 +2,20 @@
 
 import subprocess
 import sys
+from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
 
-from evometa.errors import GenomeError, SpaceError
+from evometa.errors import GenomeError, SpaceError, StudyError
 from evometa.records import Candidate, Evaluation, Status
 from evometa.rule import update_space
 from evometa.search import SEARCHERS, AskTell, Proposal, Wishes, make_searcher
+from evometa.search.local_search import WIDEST, LocalSearch
 from evometa.search.optuna_samplers import tpe
 from evometa.search.protocol import Asked
+from evometa.search.regularized_evolution import RegularizedEvolution
 from evometa.space import Choice, Float, Int, List, Struct
 from evometa.testing import SearcherContract, evaluate
 
@@ -113,30 +117,41 @@ import sys
 from evometa.testing import SearcherContract
 from evometa.search import make_searcher
 class C(SearcherContract):
+    def __init__(self, name):
+        self.name = name
     def make(self, space, objectives, seed):
-        return make_searcher(sys.argv[1], space, objectives, seed)
-for c in C()._session(11, 60, C.score):
-    print(c)
+        return make_searcher(self.name, space, objectives, seed)
+for name in sys.argv[1:]:
+    for candidate in C(name)._session(11, 60, C.score):
+        print(name, candidate)
 """
+ANY_SPACE = [name for name in SEARCHERS if "cma" not in name and name != "gp"]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in SEARCHERS if "cma" not in name and name != "gp"])
-def test_other_process_and_hash_seed_same_proposals(name):
-    outputs = {
+@pytest.fixture(scope="module")
+def sessions():
+    """What two processes print, of different string hashes."""
+    return [
         subprocess.run(
-            [sys.executable, "-c", SESSION, name],
+            [sys.executable, "-c", SESSION, *ANY_SPACE],
             env={"PYTHONHASHSEED": hash_seed, "PYTHONPATH": ":".join(sys.path)},
             capture_output=True,
             text=True,
             check=True,
-        ).stdout
+        ).stdout.splitlines()
         for hash_seed in ("1", "77")
-    }
-    assert len(outputs) == 1
-    assert len(outputs.pop().splitlines()) == 60
+    ]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ANY_SPACE)
+def test_other_process_and_hash_seed_same_proposals(name, sessions):
+    one, other = ([line for line in said if line.startswith(f"{name} ")] for said in sessions)
+    assert one == other
+    assert len(one) == 60
+
+
+@cache
 def best_of(name, seed, n=150):
     space = Struct(**{f"x{i}": Float(-1, 1) for i in range(4)}, k=Choice("a", "b", "c"))
     searcher = make_searcher(name, space, {"loss": "min"}, seed)
@@ -241,3 +256,115 @@ def test_optuna_forgets_failures_too(monkeypatch):
     for _ in range(100):
         strategy.propose(np.random.default_rng(0), Asked())
     assert len(strategy._study.get_trials(deepcopy=False)) <= 42
+
+
+class Own:
+    """A strategy of a user, which proposes what it is given."""
+
+    name = "own"
+
+    def __init__(self, *proposals):
+        self.proposals, self.seen = [*proposals], []
+
+    def propose(self, rng, asked):
+        proposal = self.proposals.pop(0)
+        if isinstance(proposal, Exception):
+            raise proposal
+        return proposal
+
+    def observe(self, evaluation):
+        self.seen.append(evaluation)
+        if evaluation.metrics.get("loss") == 13.0:
+            raise ZeroDivisionError("unlucky")
+
+
+NINE = Struct(a=Int(0, 9))
+
+
+@pytest.mark.parametrize(
+    ("proposal", "said"),
+    [
+        (KeyError("lost"), "'own' failed in `propose`: KeyError: 'lost'"),
+        ({"a": 1}, r"'own' failed in `propose`: it returned \{'a': 1\}, which is no Proposal"),
+    ],
+)
+def test_a_fault_of_a_users_searcher_is_named(proposal, said):
+    with pytest.raises(StudyError, match=said):
+        AskTell(NINE, Own(proposal), 0).ask(1)
+
+
+def test_a_fault_in_observe_is_named():
+    searcher = AskTell(NINE, Own(Proposal({"a": 1})), 0)
+    (candidate,) = searcher.ask(1)
+    with pytest.raises(StudyError, match="'own' failed in `observe`: ZeroDivisionError: unlucky"):
+        searcher.tell([Evaluation(candidate, Status.OK, {"loss": 13.0})])
+
+
+def test_a_strategy_that_finds_nothing_within_the_constraints_is_helped_out():
+    (candidate,) = AskTell(NINE, Own(*[SpaceError("none")] * 99), 0).ask(1)
+    assert candidate.operator == "random"
+
+
+def test_a_genome_that_is_changed_after_its_proposal_is_not_changed_in_the_table():
+    mine = {"a": 1}
+    (candidate,) = AskTell(NINE, Own(Proposal(mine)), 0).ask(1)
+    mine["a"] = 2
+    assert candidate.genome == {"a": 1}
+
+
+def test_a_search_whose_constraints_leave_next_to_nothing_ends(caplog):
+    space = Struct(x=Float(0, 1), constraints={"never again": Once()})
+    searcher = make_searcher("random", space, {"loss": "min"}, 0)
+    assert len(searcher.ask(3)) < 3
+    assert "nothing is left to propose" in caplog.text
+
+
+class Once:
+    """A constraint that one genome satisfies."""
+
+    def __init__(self):
+        self.genome = None
+
+    def __call__(self, genome):
+        self.genome = self.genome or dict(genome)
+        return genome == self.genome
+
+
+def test_strategies_know_of_no_look_ahead():
+    """What was only looked at is not observed; what was trained is, its rungs counted from 0."""
+    strategy = Own(*[Proposal({"a": a}) for a in range(3)])
+    searcher = AskTell(NINE, strategy, 0, first=1)
+    for candidate, rung in zip(searcher.ask(3), (0, 1, 2), strict=True):
+        at = replace(candidate, rung=rung)
+        searcher.tell([Evaluation(at, Status.OK, {"loss": 0.0})])
+    assert [e.candidate.rung for e in strategy.seen] == [0, 1]
+    assert [e.candidate.number for e in strategy.seen] == [1, 2]
+
+
+def test_designs_of_earlier_searches_are_no_baselines():
+    seeds = {"MAML": {"a": 1}, "earlier:runs/x/c000007": {"a": 2}}
+    searcher = make_searcher("random", NINE, {"loss": "min"}, 0, Wishes(seeds=seeds))
+    operators = [candidate.operator for candidate in searcher.ask(2)]
+    assert operators == ["seed:MAML", "earlier:runs/x/c000007"]
+
+
+def test_cma_es_needs_numbers():
+    with pytest.raises(SpaceError, match="'cma-es' needs numbers, but the space has none"):
+        make_searcher("cma-es", Struct(a=Struct()), {"loss": "min"}, 0)
+
+
+def test_a_climb_along_a_front_does_not_grow_without_bound():
+    climb = LocalSearch(Struct(x=Float(0, 1)), {"loss": "min", "cost": "min"}, 0)
+    for number in range(4 * WIDEST):  # none dominates another
+        metrics = {"loss": float(number), "cost": float(-number)}
+        climb.observe(Evaluation(Candidate(number, {"x": 0.5}, 0), Status.OK, metrics))
+    assert len(climb._front) == WIDEST
+    assert climb._front[-1].id == Candidate(4 * WIDEST - 1, {}, 0).id
+
+
+def test_evolution_learns_from_the_full_rung_of_earlier_searches():
+    evolution = RegularizedEvolution(Struct(x=Float(0, 1)), {"loss": "min"}, 0)
+    for number in range(40):
+        earlier = Candidate(-1 - number, {"x": 0.5}, 0, rung=2)
+        evolution.observe(Evaluation(earlier, Status.OK, {"loss": 1.0}))
+    assert evolution.propose(np.random.default_rng(0), Asked()).parents

@@ -131,9 +131,9 @@ def test_a_row_is_rewritten_a_few_times_only(tmp_path, monkeypatch):
         lambda self, path, table: (written.append(len(table)), whole(self, path, table)),
     )
     run = tmp_path / "run"
-    write(run, range(600))
-    assert numbers_in(run) == list(range(600))
-    assert sum(written) < 600 * 8
+    write(run, range(300))
+    assert numbers_in(run) == list(range(300))
+    assert sum(written) < 300 * 6
     assert len(list((run / "evaluations").iterdir())) <= writer_module.PARTS_AT_REST
 
 

@@ -52,7 +52,7 @@ def render(
     sections = [
         searched(facts),
         won(facts),
-        confirmation(confirmed),
+        confirmation(confirmed, study),
         progress(facts),
         pareto(facts),
         *influence(facts),

@@ -1,40 +1,135 @@
-"""What the winner is worth on meta-test, where that was measured."""
+"""What the best are worth on meta-test, where that was measured."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import plotly.graph_objects as go
 import pyarrow as pa
 
-from evometa.report.page.document import Section, paragraph, table
+from evometa.report.confirmed import Confirmed, Estimate, compare
+from evometa.report.page.document import Html, Plot, Section, label, paragraph, table
 from evometa.report.page.facts import number
 
-MOST_ROWS = 50
+TOPIC = "Confirmation"
 
 
-def confirmation(confirmed: pa.Table | None) -> Section:
+def confirmation(confirmed: pa.Table | None, study: Mapping[str, Any]) -> Section:
     """The confirmation, or plainly that there is none.
 
     Args:
         confirmed: `confirm.parquet` of the run, if there is one.
+        study: study.json.
     """
-    topic = "Confirmation"
     if confirmed is None:
-        return Section(
-            "confirmed",
-            topic,
-            "No confirmation on meta-test exists",
-            [
-                paragraph(
-                    "Nothing in this report has touched meta-test. Until the best are trained "
-                    "again with other seeds and tested there, the scores are optimistic."
-                )
-            ],
+        text = (
+            "Nothing in this report has touched meta-test. Until the best are trained again with "
+            "other seeds and tested there, the scores are optimistic: evometa confirm RUN"
         )
-    plain = [f for f in confirmed.schema if not pa.types.is_nested(f.type)]
-    rows = confirmed.slice(0, MOST_ROWS).select([f.name for f in plain]).to_pylist()
-    cells = [[number(v) if isinstance(v, float) else v for v in row.values()] for row in rows]
-    return Section(
-        "confirmed",
-        topic,
-        f"Confirmed on meta-test: {len(confirmed):,} trainings with other seeds",
-        [table([f.name for f in plain], cells)],
+        return Section("confirmed", TOPIC, "No confirmation on meta-test exists", [paragraph(text)])
+    try:
+        found = compare(confirmed, study)
+    except (KeyError, TypeError, ValueError):
+        text = "Its columns are not those that a confirmation has; confirm again."
+        return Section("confirmed", TOPIC, "The confirmation cannot be read", [paragraph(text)])
+    if not found:
+        reasons = sorted({str(row["status"]) for row in confirmed.to_pylist()})
+        text = f"All {len(confirmed)} trainings ended as {', '.join(reasons)}."
+        return Section("confirmed", TOPIC, "No training has succeeded", [paragraph(text)])
+    scored = str(study["metrics"][0])
+    body: list[Html | Plot] = [
+        Plot(_intervals(found, scored), _caption(confirmed), 110 + 34 * len(found)),
+        _table(found, scored),
+        paragraph(_about_bias(found, scored)),
+    ]
+    return Section("confirmed", TOPIC, _finding(found, scored), body)
+
+
+def _finding(found: Sequence[Confirmed], scored: str) -> str:
+    best = found[0]
+    text = f"{best.name or best.id} reaches {scored} {best.test} on meta-test"
+    for name, gain in best.gains.items():
+        sure = "" if abs(gain.mean) > gain.half else ", which may be chance"
+        word = "better" if gain.mean > 0 else "worse"
+        return f"{text}: {abs(gain.mean):.4g} ± {gain.half:.2g} {word} than {name}{sure}"
+    return text
+
+
+def _caption(confirmed: pa.Table) -> str:
+    episodes = max(map(len, confirmed["scores"].to_pylist()), default=0)
+    lengths = sorted(set(confirmed["iterations"].to_pylist()))
+    return (
+        f"Means over new seeds, each trained for {', '.join(map(str, lengths))} meta-iterations, "
+        f"on the same {episodes:,} episodes of meta-test. Bars are 95 % intervals over seeds and "
+        "episodes; rings are single seeds. The order is that of meta-validation with the new "
+        "seeds, so that meta-test has chosen nothing."
     )
+
+
+def _intervals(found: Sequence[Confirmed], scored: str) -> go.Figure:
+    figure = go.Figure()
+    for baseline, colour in ((False, "#3b82f6"), (True, "#f59e0b")):
+        rows = [each for each in found if bool(each.name) is baseline]
+        names = [label(each.name or each.id) for each in rows]
+        figure.add_scatter(
+            x=[each.test.mean for each in rows],
+            y=names,
+            error_x={"array": [each.test.half for each in rows], "thickness": 2},
+            mode="markers",
+            marker={"size": 11, "color": colour},
+            name="baselines" if baseline else "candidates",
+        )
+        seeds = [(s, n) for each, n in zip(rows, names, strict=True) for s in each.by_seed]
+        figure.add_scatter(
+            x=[s for s, _ in seeds],
+            y=[n for _, n in seeds],
+            mode="markers",
+            marker={"size": 7, "symbol": "circle-open", "color": colour},
+            showlegend=False,
+            hoverinfo="x",
+        )
+    order = [label(each.name or each.id) for each in found]
+    figure.update_yaxes(categoryorder="array", categoryarray=order[::-1])
+    figure.update_xaxes(title=f"{label(scored)} on meta-test")
+    return figure
+
+
+def _table(found: Sequence[Confirmed], scored: str) -> Html:
+    others = list(dict.fromkeys(name for each in found for name in each.gains))
+    header = ["candidate", f"{scored}, meta-test", "meta-validation", "flattered by"]
+    header += [f"gain over {name}" for name in others]
+    header += ["params", "multiply-accumulates", "ms to adapt", "seeds"]
+    rows = [
+        [
+            f"{each.name} {each.id}" if each.name else each.id,
+            str(each.test),
+            str(each.validation),
+            str(each.bias or ""),
+            *(_signed(each.gains.get(name)) for name in others),
+            *(number(each.metrics.get(name, 0.0)) for name in ("params", "macs")),
+            number(1e3 * each.metrics.get("adapt_seconds", 0.0)),
+            f"{each.seeds}" + (f", {each.failed} failed" if each.failed else ""),
+        ]
+        for each in found
+    ]
+    return table(header, rows, numbers=range(1, len(header)), marked=[0])
+
+
+def _about_bias(found: Sequence[Confirmed], scored: str) -> str:
+    best = found[0]
+    if best.bias is None:
+        return (
+            "What selection has flattered cannot be told: these were trained for another number "
+            "of meta-iterations than the search."
+        )
+    return (
+        f"The search gave {best.name or best.id} a {scored} that is {best.bias} better than the "
+        "mean of its new trainings, on the very same meta-validation episodes. That much is the "
+        "luck of its seed, which a search selects for; the rest of the way to the score on "
+        "meta-test is that of other classes."
+    )
+
+
+def _signed(gain: Estimate | None) -> str:
+    return "" if gain is None else f"{gain.mean:+.4g} ± {gain.half:.2g}"

@@ -16,10 +16,9 @@ import pyarrow.compute as pc
 from evometa.errors import EvometaError
 from evometa.limits import parse_limit
 from evometa.records import Genome, Objectives
-from evometa.report.ranking import SEED, Ranked, front, gain, rank
+from evometa.report.ranking import SEED, Ranked, front, gain, losses_of, rank
 from evometa.report.rules import rule_of
-from evometa.report.rungs import highest_rungs
-from evometa.report.standing import full_rung, standing
+from evometa.report.standing import full_rung, outcomes, standing
 from evometa.rule import formula
 
 Floats = npt.NDArray[np.float64]
@@ -81,8 +80,8 @@ class Facts:
 
     @cached_property
     def final(self) -> pa.Table:
-        """One row a candidate, that of its highest rung, in the order of telling."""
-        return highest_rungs(self.rows)
+        """One row a candidate of any status, in the order of telling, with means over seeds."""
+        return outcomes(self.rows, full_rung(self.study))
 
     @cached_property
     def ok(self) -> pa.Table:
@@ -92,11 +91,7 @@ class Facts:
     @cached_property
     def losses(self) -> Floats:
         """Objectives of `ok`, all to be minimised: shape `(candidates, objectives)`."""
-        columns = [
-            self.ok[name].to_numpy() * (1.0 if direction == "min" else -1.0)
-            for name, direction in self.objectives.items()
-        ]
-        return np.column_stack(columns)
+        return losses_of(self.ok, self.objectives)
 
     @cached_property
     def on_front(self) -> npt.NDArray[np.bool_]:

@@ -1,0 +1,106 @@
+"""A loaded learner predicts what the evaluation scored."""
+
+import numpy as np
+import pytest
+import torch
+
+import evometa
+from evometa.errors import EvometaError
+from evometa.launch import Workers
+from evometa.reuse.confirm import Confirmation, confirm
+from evometa.reuse.learner import load_learner
+from tests.reuse.conftest import Nobody
+
+IDS = [f"c00000{number}" for number in range(7)]
+
+
+@pytest.mark.parametrize("id_", IDS)
+def test_it_predicts_what_the_search_scored(images, id_):
+    stored = images.evaluation(id_)
+    learner = load_learner(images, id_, device="cpu")
+    episodes = images.evaluator().episodes()
+    adapted = learner.adapt(episodes.support.inputs, episodes.support.targets)
+    right = adapted.predict(episodes.query.inputs) == episodes.query.targets
+    np.testing.assert_allclose(right.double().mean(1), stored.scores, atol=1e-9)
+
+
+def test_a_batch_of_tasks_equals_the_tasks_one_by_one(waves):
+    learner = load_learner(waves, "c000001", device="cpu")
+    generator = torch.Generator().manual_seed(0)
+    (x, y), (new, _) = waves.file.study.task.episodes("meta-train", 4, generator)
+    together = learner.adapt(x, y).predict(new)
+    single = torch.stack([learner.adapt(x[i], y[i]).predict(new[i]) for i in range(4)])
+    torch.testing.assert_close(together, single, rtol=1e-4, atol=1e-5)
+
+
+def test_labels_of_any_kind_come_back(images):
+    learner = load_learner(images, "c000005", device="cpu")
+    episodes = images.evaluator().episodes()
+    x, y = episodes.support.inputs[0], episodes.support.targets[0]
+    names = np.array(["cat", "dog", "eel"])[y.numpy()]
+    adapted = learner.adapt(x.numpy(), names)
+    found = adapted.predict(episodes.query.inputs[0].numpy())
+    plain = learner.adapt(x, y * 10).predict(episodes.query.inputs[0])
+    assert isinstance(plain, torch.Tensor) and isinstance(found, np.ndarray)
+    assert found.tolist() == [["cat", "dog", "eel"][v // 10] for v in plain.tolist()]
+    assert adapted.classes.tolist() == ["cat", "dog", "eel"]
+    chances = adapted.predict_proba(episodes.query.inputs[0])
+    np.testing.assert_allclose(chances.sum(-1), 1.0, atol=1e-5)
+
+
+def test_prototypes_take_classes_of_different_sizes(images):
+    learner = load_learner(images, "c000005", device="cpu")
+    episodes = images.evaluator().episodes()
+    x, y = episodes.support.inputs[0], episodes.support.targets[0]
+    kept = torch.tensor([0, 1, 2, 3, 4])
+    assert sorted(set(y.tolist())) == sorted(set(y[kept].tolist()))
+    assert learner.adapt(x[kept], y[kept]).predict(x[:1]).shape == (1,)
+
+
+def test_real_values_with_and_without_an_axis_of_outputs(waves):
+    learner = load_learner(waves, "c000001", device="cpu")
+    x = torch.linspace(-5, 5, 5)[:, None]
+    column = learner.adapt(x, x.sin()).predict(x)
+    flat = learner.adapt(x, x.sin()[:, 0]).predict(x)
+    assert column.shape == (5, 1) and torch.equal(column[:, 0], flat)
+
+
+def test_steps_may_be_chosen(waves):
+    learner = load_learner(waves, "c000001", device="cpu")
+    x = torch.linspace(-5, 5, 5)[:, None]
+    none = learner.adapt(x, x.sin(), steps=0).predict(x)
+    other = learner.adapt(x, x.cos() + 3, steps=0).predict(x)
+    assert torch.equal(none, other)
+    assert not torch.equal(none, learner.adapt(x, x.sin(), steps=5).predict(x))
+
+
+def test_confirmed_weights_are_used_and_nothing_is_trained(waves):
+    before = []
+    load_learner(waves, "c000001", progress=lambda *numbers: before.append(numbers))
+    assert before
+    confirm(
+        waves,
+        Confirmation(seeds=1, episodes=3, only=["c000001"]),
+        Workers("serial"),
+        lambda *_: Nobody(),
+    )
+    after = []
+    learner = evometa.load_learner(
+        str(waves.place), "c000001", progress=lambda *numbers: after.append(numbers)
+    )
+    assert not after and "confirmation" in learner.trained
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "said"),
+    [
+        (torch.zeros(5), torch.zeros(5), "inputs must have the shape"),
+        (torch.zeros(0, 1), torch.zeros(0, 1), "inputs must have the shape"),
+        (torch.zeros(5, 1), torch.zeros(4, 1), "one target each"),
+        (torch.zeros(5, 1), torch.zeros(5, 2), "1 values each"),
+    ],
+)
+def test_wrong_shapes_are_named(waves, x, y, said):
+    learner = load_learner(waves, "c000001", device="cpu")
+    with pytest.raises(EvometaError, match=said):
+        learner.adapt(x, y)

@@ -1,0 +1,58 @@
+"""What is tried before a search begins."""
+
+import json
+
+import pytest
+
+from evometa.errors import StudyError
+from evometa.launch import Settings, Workers, adjusted, preflight, start
+from evometa.store import read_table
+from evometa.study import load_study
+from tests.test_warm import Nobody
+
+FILE = """
+from torch import nn
+
+from evometa import Study, Training
+from evometa import space as s
+from evometa.network import mlp
+from evometa.task import Sinusoid
+
+study = Study(
+    space=s.Struct(width=s.Int(1, 8)),
+    build=lambda genome: mlp({inputs}, [genome["width"]], 1),
+    task=Sinusoid(shots=5, queries=5, eval_queries=10),
+    objectives={{"query_loss": "min"}},
+    constraints=["params <= 16"],
+    baselines={{"large": {{"width": 8}}, "small": {{"width": 2}}}},
+    training=Training(iterations=2, tasks=2, validation=5),
+)
+"""
+
+
+def load(folder, inputs=1):
+    (folder / "study.py").write_text(FILE.format(inputs=inputs))
+    return load_study(folder / "study.py")
+
+
+def test_a_baseline_beyond_the_constraints_is_recorded_and_stops_nothing(tmp_path):
+    file = load(tmp_path)
+    assert preflight(file, 0)[0].cost.params == 3 * 2 + 1  # the small one, width 2
+    settings = Settings(candidates=3)
+    start(file, tmp_path / "run", settings, Workers("serial"), lambda total, workers: Nobody())
+    first, second, _ = read_table(tmp_path / "run").sort_by("number").to_pylist()
+    assert (json.loads(first["genome"]), first["status"]) == ({"width": 8}, "INVALID")
+    assert "params is 25, but the study asks for params <= 16" in first["error"]
+    assert (second["operator"], second["status"]) == ("seed:small", "OK")
+
+
+def test_a_baseline_that_cannot_work_stops_the_search(tmp_path):
+    with pytest.raises(StudyError, match="baseline 'large' cannot work"):
+        preflight(load(tmp_path, inputs=3), 0)
+
+
+def test_settings_add_to_the_study(tmp_path):
+    settings = Settings(1, rungs=3, seeds=2, look_ahead=True, constraints=["macs <= 99"])
+    study = adjusted(load(tmp_path), settings, {"iterations": 90}).study
+    assert [level.iterations for level in study.levels] == [0, 10, 30, 90, 90]
+    assert [str(limit) for limit in study.limits] == ["params <= 16", "macs <= 99"]
