@@ -139,8 +139,7 @@ from evometa.tune import make_search_alg, make_trainable
 
 def main():
     study, folder, restore = sys.argv[1], Path(sys.argv[2]), sys.argv[3] == "restore"
-    ray.init(address="local", num_cpus=2, object_store_memory=80 * 2**20, include_dashboard=False,
-             log_to_driver=False, logging_level="ERROR")
+    ray.init(address=sys.argv[4], log_to_driver=False, logging_level="ERROR")
     trainable = make_trainable(study, iterations=(2, 4))
     if restore:
         tuner = tune.Tuner.restore(str(folder / "tune/study"), trainable=trainable)
@@ -162,7 +161,25 @@ main()
 """
 
 
-def tuned(folder, how):
+@pytest.fixture
+def address(request):
+    """Where Ray is: started by each driver here, or a cluster of machines that survives them."""
+    if request.param == 1:
+        yield "local"
+        return
+    import ray
+    from ray.cluster_utils import Cluster
+
+    node = {"num_cpus": 1, "object_store_memory": 80 * 2**20, "include_dashboard": False}
+    cluster = Cluster(initialize_head=True, head_node_args={**node, "num_cpus": 0})
+    for _ in range(request.param):
+        cluster.add_node(**{k: v for k, v in node.items() if k != "include_dashboard"})
+    yield cluster.address
+    ray.shutdown()
+    cluster.shutdown()
+
+
+def tuned(folder, how, address):
     environment = {
         **os.environ,
         "PYTHONPATH": str(STUDY.parents[1]),
@@ -171,7 +188,7 @@ def tuned(folder, how):
         "TUNE_GLOBAL_CHECKPOINT_S": "0.5",  # snapshots of Tune's, as a long search has many
     }
     return subprocess.Popen(
-        [sys.executable, "-c", TUNED, STUDY, folder, how],
+        [sys.executable, "-c", TUNED, STUDY, folder, how, address],
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -180,8 +197,9 @@ def tuned(folder, how):
     )
 
 
-def test_an_interrupted_tuner_is_restored(tmp_path):
-    process = tuned(tmp_path, "start")
+@pytest.mark.parametrize("address", [1, 2], indirect=True, ids=["one machine", "two"])
+def test_an_interrupted_tuner_is_restored(tmp_path, address):
+    process = tuned(tmp_path, "start", address)
     run = tmp_path / "run"
     until = time.monotonic() + 120
     while not ((run / "evaluations").is_dir() and len(read_table(run)) >= 5):
@@ -191,7 +209,7 @@ def test_an_interrupted_tuner_is_restored(tmp_path):
     process.communicate()
     before = {e.candidate.id: e for e in evaluations(read_table(run))}
     assert 5 <= len(before) < 16
-    process = tuned(tmp_path, "restore")
+    process = tuned(tmp_path, "restore", address)
     said = process.communicate(timeout=200)[0]
     assert "trials 16 errors 0" in said, said
     stored = list(evaluations(read_table(run)))
