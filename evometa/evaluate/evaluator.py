@@ -220,7 +220,10 @@ class Evaluator:
         """Keep what has been learned, for others to adapt with."""
         for index, member in enumerate(members if self.keep else []):
             path = checkpoint_path(Path(str(self.keep)), member.blank.candidate)
-            save_checkpoint(path, learned(trainer.checkpoint(index)), trainer.structure)
+            try:
+                save_checkpoint(path, learned(trainer.checkpoint(index)), trainer.structure)
+            except StoreError as error:
+                log.warning("%s; whoever wants the weights must train them again", error)
 
     def _result(
         self,

@@ -30,6 +30,26 @@ def rule_of(genome: Genome) -> GradientRule | None:
         return None
 
 
+def said(genome: Genome) -> str:
+    """Return how a genome adapts as a formula: its update, or what its prototypes compare.
+
+    Empty where it cannot be read.
+    """
+    rule = rule_of(genome)
+    if rule is not None:
+        return formula(rule)
+    genes = genome.get("rule") if isinstance(genome, dict) else None
+    genes = genes.get("prototypes") if isinstance(genes, dict) else None
+    distance = genes.get("distance") if isinstance(genes, dict) else None
+    return _PROTOTYPES.get(distance, "") if isinstance(distance, str) else ""
+
+
+_PROTOTYPES = {
+    "euclidean": "class ← argminₖ ‖f(x) - cₖ‖², cₖ the mean of f over the examples of class k",
+    "cosine": "class ← argmaxₖ cos(f(x), cₖ), cₖ the mean of f over the examples of class k",
+}
+
+
 def print_rule(console: Console, genome: Genome, ancestors: Mapping[str, Genome]) -> None:
     """Print a genome's update as a formula and as a tree, and its short form if it has one.
 
@@ -40,6 +60,8 @@ def print_rule(console: Console, genome: Genome, ancestors: Mapping[str, Genome]
     """
     rule = rule_of(genome)
     if rule is None:
+        if said(genome):
+            console.print(f"\n[bold]rule[/]\n  {escape(said(genome))}", highlight=False)
         return
     console.print("\n[bold]update[/]")
     console.print(f"  {escape(formula(rule))}", highlight=False, soft_wrap=True)
@@ -49,12 +71,12 @@ def print_rule(console: Console, genome: Genome, ancestors: Mapping[str, Genome]
     if len(shorter.update) < len(rule.update):
         console.print(f"  = {escape(formula(shorter))}", highlight=False, soft_wrap=True)
     console.print(Group("", _tree(rule.expression)))
-    said = formula(rule)
+    last = formula(rule)
     for name, ancestor in ancestors.items():
         older = rule_of(ancestor)
-        if older is not None and formula(older) != said:
-            said = formula(older)
-            console.print(f"  from {name}: {escape(said)}", highlight=False, soft_wrap=True)
+        if older is not None and formula(older) != last:
+            last = formula(older)
+            console.print(f"  from {name}: {escape(last)}", highlight=False, soft_wrap=True)
 
 
 def print_python(console: Console, genome: Genome) -> None:

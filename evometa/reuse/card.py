@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from evometa.learner.gradient import GradientLearner
-from evometa.records import Evaluation, mean_interval
+from evometa.records import Evaluation, Genome, mean_interval
 from evometa.report.confirmed import Confirmed, compare
+from evometa.report.rules import said
 from evometa.reuse.learner import FewShotLearner
 from evometa.reuse.stored import StoredRun
 from evometa.rule import GradientRule, formula
@@ -40,7 +41,7 @@ def model_card(
         "## Cost",
         _cost(evaluation),
         "## Learning rule",
-        _rule(learner),
+        _rule(learner, evaluation.candidate.genome),
         "## Network",
         _fenced(evaluation.network),
         "## Genome",
@@ -126,10 +127,10 @@ def _cost(evaluation: Evaluation) -> str:
     return "\n".join(lines)
 
 
-def _rule(learner: FewShotLearner) -> str:
+def _rule(learner: FewShotLearner, genome: Genome) -> str:
     family = learner.learner
     if not isinstance(family, GradientLearner) or not isinstance(family.rule, GradientRule):
-        return "Prototypes: a new input gets the class whose examples' mean embedding is nearest."
+        return f"`{said(genome)}`"
     rule = family.rule
     return (
         f"`{formula(rule)}`\n\n{rule.steps} steps, adapting {rule.adapts}, rates {rule.rates}; "

@@ -72,7 +72,7 @@ def export(
     task, family = run.file.study.task, learner.learner
     generator = torch.Generator().manual_seed(derive_seed(run.settings.seed, "export"))
     episodes = task.episodes("meta-validation", 2, generator)
-    began = folder.exists()
+    existed = folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         facts = _facts(learner, task, episodes)
@@ -91,8 +91,9 @@ def export(
         card = model_card(run, candidate_id, learner, difference)
         (folder / "README.md").write_text(card, encoding="utf-8")
     except BaseException as error:
-        if not began:
-            shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
+        if existed:
+            folder.mkdir(exist_ok=True)
         if isinstance(error, OSError):
             raise EvometaError(f"{folder} cannot be written: {error}") from error
         raise

@@ -44,6 +44,7 @@ class FewShotLearner:
         meta: trained meta-parameters.
         sample: shape of one input.
         outputs: values of one prediction; None where predictions are classes.
+        most: how many classes it can tell apart; None for any number.
         trained: where the meta-parameters come from, in words.
         mapped: whether batches of tasks are mapped, or learned one after the other.
     """
@@ -52,6 +53,7 @@ class FewShotLearner:
     meta: Meta
     sample: tuple[int, ...]
     outputs: int | None
+    most: int | None
     trained: str
     mapped: bool = True
 
@@ -149,6 +151,11 @@ class FewShotLearner:
             raise EvometaError(
                 "the tasks of a batch must have equally many classes, but these have "
                 f"{', '.join(str(len(each)) for each in classes)}"
+            )
+        if self.most is not None and len(classes[0]) > self.most:
+            raise EvometaError(
+                f"the network tells {self.most} classes apart, but these examples have "
+                f"{len(classes[0])}"
             )
         numbers = np.stack(
             [np.searchsorted(c, row) for c, row in zip(classes, values, strict=True)]
@@ -298,7 +305,7 @@ def load_learner(
         admission.learner,
         meta_of(checkpoint, admission.learner.init()),
         tuple(episode.support.inputs.shape[2:]),
-        _outputs(episode),
+        *_outputs(episode, admission.learner),
         trained,
         mapped=admission.plan.tasks != 1,
     )
@@ -325,9 +332,12 @@ def _confirmed(
     return None, ""
 
 
-def _outputs(episode: EpisodeBatch) -> int | None:
+def _outputs(episode: EpisodeBatch, learner: Learner) -> tuple[int | None, int | None]:
+    """Return how many values a prediction has, and how many classes there may be."""
     targets = episode.support.targets
-    return targets.shape[-1] if targets.is_floating_point() else None
+    if targets.is_floating_point():
+        return targets.shape[-1], None
+    return None, None if isinstance(learner, Prototypes) else int(targets.max()) + 1
 
 
 def _place(run: Place | str) -> Place:

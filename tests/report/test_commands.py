@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from evometa.cli import app, runs
-from evometa.store import RunDirectory
+from evometa.store import RunDirectory, load
 from tests import commands
 from tests.report.tables import KINDS, hostile, ordinary, write
 
@@ -52,6 +52,10 @@ def test_nothing_of_the_run_is_executed(tmp_path):
     run = write(tmp_path / "run", hostile())  # its study.py would end the process
     evometa("report", run)
     evometa("convert", run, tmp_path / "out.json", "--to", "json")
+    evometa("top", run)
+    evometa("top", run, "--operators")
+    for id_ in load(run)["candidate_id"].to_pylist()[:3]:
+        evometa("show", run, id_)
 
 
 def test_a_live_report_follows_the_search_and_ends_with_it(tmp_path, monkeypatch):

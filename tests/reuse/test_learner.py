@@ -57,6 +57,16 @@ def test_prototypes_take_classes_of_different_sizes(images):
     assert learner.adapt(x[kept], y[kept]).predict(x[:1]).shape == (1,)
 
 
+def test_more_classes_than_the_network_has_outputs_are_refused(images):
+    x = images.evaluator().episodes().support.inputs[0][:4]
+    learner = load_learner(images, "c000000", device="cpu")
+    assert learner.adapt(x, torch.tensor([0, 1, 0, 1])).predict_proba(x).shape == (4, 2)
+    with pytest.raises(EvometaError, match="tells 3 classes apart, but these examples have 4"):
+        learner.adapt(x, torch.arange(4))
+    any_number = load_learner(images, "c000005", device="cpu")
+    assert any_number.adapt(x, torch.arange(4)).predict(x).tolist() == [0, 1, 2, 3]
+
+
 def test_real_values_with_and_without_an_axis_of_outputs(waves):
     learner = load_learner(waves, "c000001", device="cpu")
     x = torch.linspace(-5, 5, 5)[:, None]

@@ -7,8 +7,9 @@ import pyarrow.compute as pc
 
 from evometa.records import mean_interval
 from evometa.report.page.document import Html, Plot, Section, label, table
-from evometa.report.page.facts import Facts, number, said
+from evometa.report.page.facts import Facts, number
 from evometa.report.ranking import lineage
+from evometa.report.rules import said
 from evometa.report.show import differences
 
 MOST_STEPS = 60

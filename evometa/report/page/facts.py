@@ -17,9 +17,7 @@ from evometa.errors import EvometaError
 from evometa.limits import parse_limit
 from evometa.records import Genome, Objectives
 from evometa.report.ranking import SEED, Ranked, front, gain, losses_of, rank
-from evometa.report.rules import rule_of
 from evometa.report.standing import full_rung, outcomes, standing
-from evometa.rule import formula
 
 Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
@@ -172,12 +170,6 @@ def is_baseline(operator: str) -> bool:
 def genome_of(row: Mapping[str, Any]) -> Genome:
     """Return a row's genome."""
     return json.loads(row["genome"])
-
-
-def said(genome: Genome) -> str:
-    """Return a genome's update as a formula; empty where it has none."""
-    rule = rule_of(genome)
-    return "" if rule is None else formula(rule)
 
 
 def number(value: float) -> str:

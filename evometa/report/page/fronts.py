@@ -10,7 +10,8 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from evometa.report.page.document import LONGEST_TITLE, Plot, Section, label
-from evometa.report.page.facts import Facts, Indices, genome_of, is_baseline, number, said
+from evometa.report.page.facts import Facts, Indices, genome_of, is_baseline, number
+from evometa.report.rules import said
 from evometa.report.show import brief
 
 LINE = 72  # characters of a hover's line

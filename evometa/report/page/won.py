@@ -21,8 +21,9 @@ from evometa.report.page.document import (
     paragraph,
     table,
 )
-from evometa.report.page.facts import TOP, Facts, number, said
+from evometa.report.page.facts import TOP, Facts, number
 from evometa.report.ranking import Ranked
+from evometa.report.rules import said
 from evometa.report.show import brief
 
 LONGEST_GENOME = 150
