@@ -2,11 +2,16 @@
 
 import json
 import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from evometa.errors import StudyError
+from evometa.records import Status
 from evometa.store import RunDirectory, evaluations, read_table
 
 STUDY = Path(__file__).resolve().parents[1] / "search_spaces" / "sinusoid.py"
@@ -123,3 +128,95 @@ def test_rungs_must_increase(iterations):
 
     with pytest.raises(StudyError, match="must increase"):
         make_trainable(STUDY, iterations)
+
+
+TUNED = """
+import sys, time
+from pathlib import Path
+import ray
+from ray import tune
+from evometa.tune import make_search_alg, make_trainable
+
+def main():
+    study, folder, restore = sys.argv[1], Path(sys.argv[2]), sys.argv[3] == "restore"
+    ray.init(address=sys.argv[4], log_to_driver=False, logging_level="ERROR")
+    trainable = make_trainable(study, iterations=(2, 4))
+    if restore:
+        tuner = tune.Tuner.restore(str(folder / "tune/study"), trainable=trainable)
+    else:
+        tuner = tune.Tuner(
+            trainable,
+            tune_config=tune.TuneConfig(
+                metric="query_loss", mode="min", num_samples=16, reuse_actors=True,
+                search_alg=make_search_alg(study, folder / "run", concurrent=2, seed=3),
+            ),
+            run_config=tune.RunConfig(
+                name="study", storage_path=str(folder / "tune"), verbose=0
+            ),
+        )
+    results = tuner.fit()
+    print("trials", len(results), "errors", results.num_errors)
+
+main()
+"""
+
+
+@pytest.fixture
+def address(request):
+    """Where Ray is: started by each driver here, or a cluster of machines that survives them."""
+    if request.param == 1:
+        yield "local"
+        return
+    import ray
+    from ray.cluster_utils import Cluster
+
+    node = {"num_cpus": 1, "object_store_memory": 80 * 2**20, "include_dashboard": False}
+    cluster = Cluster(initialize_head=True, head_node_args={**node, "num_cpus": 0})
+    for _ in range(request.param):
+        cluster.add_node(**{k: v for k, v in node.items() if k != "include_dashboard"})
+    yield cluster.address
+    ray.shutdown()
+    cluster.shutdown()
+
+
+def tuned(folder, how, address):
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(STUDY.parents[1]),
+        "RAY_AIR_NEW_OUTPUT": "0",
+        "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+        "TUNE_GLOBAL_CHECKPOINT_S": "0.5",  # snapshots of Tune's, as a long search has many
+    }
+    return subprocess.Popen(
+        [sys.executable, "-c", TUNED, STUDY, folder, how, address],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+@pytest.mark.parametrize("address", [1, 2], indirect=True, ids=["one machine", "two"])
+def test_an_interrupted_tuner_is_restored(tmp_path, address):
+    process = tuned(tmp_path, "start", address)
+    run = tmp_path / "run"
+    until = time.monotonic() + 120
+    while not ((run / "evaluations").is_dir() and len(read_table(run)) >= 5):
+        assert process.poll() is None and time.monotonic() < until, process.communicate()[0]
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    before = {e.candidate.id: e for e in evaluations(read_table(run))}
+    assert 5 <= len(before) < 16
+    process = tuned(tmp_path, "restore", address)
+    said = process.communicate(timeout=200)[0]
+    assert "trials 16 errors 0" in said, said
+    stored = list(evaluations(read_table(run)))
+    assert sorted(e.candidate.number for e in stored) == list(range(16))
+    assert {e.status for e in stored} <= {Status.OK, Status.DIVERGED, Status.INVALID}
+    assert {e.candidate.rung for e in stored if e.status is Status.OK} == {1}
+    after = {e.candidate.id: e for e in stored}
+    for name, evaluation in before.items():  # evaluated again if Tune had forgotten it, to the same
+        assert after[name].candidate == evaluation.candidate
+        assert after[name].scores == evaluation.scores
