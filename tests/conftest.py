@@ -5,6 +5,10 @@ from pathlib import Path
 
 import pytest
 
+# before torch is imported: threads that wait for each other cost tests more than they save, and
+# several times as much on a machine that others use
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 HERE = Path(__file__).resolve().parent
 
 

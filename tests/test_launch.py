@@ -1,13 +1,16 @@
 """What is tried before a search begins."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
+from evometa.budget import Budget
 from evometa.errors import StudyError
 from evometa.launch import Settings, Workers, adjusted, preflight, start
 from evometa.store import read_table
 from evometa.study import load_study
+from evometa.warm import Earlier
 from tests.test_warm import Nobody
 
 FILE = """
@@ -49,6 +52,34 @@ def test_a_baseline_beyond_the_constraints_is_recorded_and_stops_nothing(tmp_pat
 def test_a_baseline_that_cannot_work_stops_the_search(tmp_path):
     with pytest.raises(StudyError, match="baseline 'large' cannot work"):
         preflight(load(tmp_path, inputs=3), 0)
+
+
+def test_who_breaks_a_constraint_does_not_renew_the_patience(tmp_path):
+    file = load(tmp_path)
+    file = replace(file, study=replace(file.study, constraints=["query_loss <= 0"], baselines={}))
+    settings = Settings(candidates=50, budget=Budget(patience=3), window=1)
+    table = start(
+        file, tmp_path / "run", settings, Workers("serial"), lambda total, workers: Nobody()
+    )
+    assert len(table) == 3
+
+
+def test_a_searcher_hears_what_the_scores_are_and_at_which_rung_others_were(tmp_path, monkeypatch):
+    heard = []
+
+    def hear(*made):
+        heard.append(made[-1])
+        raise StudyError("that is enough")
+
+    monkeypatch.setattr("evometa.launch.driver.make_searcher", hear)
+    study = replace(load(tmp_path).study, objectives={"params": "min", "query_loss": "min"})
+    file = adjusted(replace(load(tmp_path), study=study), Settings(1, rungs=3), {})
+    earlier = Earlier(results=[{"genome": {"width": 2}, "metrics": {}}])
+    with pytest.raises(StudyError, match="enough"):
+        start(file, tmp_path / "run", Settings(1), Workers("serial"), lambda *_: Nobody(), earlier)
+    (wishes,) = heard
+    assert not wishes.scored
+    assert [each.candidate.rung for each in wishes.earlier] == [2]
 
 
 def test_settings_add_to_the_study(tmp_path):

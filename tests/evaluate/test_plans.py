@@ -9,7 +9,17 @@ from torch import nn
 from evometa import Study, Training
 from evometa import space as s
 from evometa.errors import StoreError, StudyError
-from evometa.evaluate import LOOP, VMAP, Evaluator, Plan, Trainer, admit, calibrate, parse_plan
+from evometa.evaluate import (
+    LOOP,
+    VMAP,
+    Evaluator,
+    Plan,
+    Trainer,
+    admit,
+    calibrate,
+    calibration,
+    parse_plan,
+)
 from evometa.evaluate.calibration import fitting
 from evometa.evaluate.checkpoint import load_checkpoint, save_checkpoint
 from evometa.evaluate.memory import peak_bytes
@@ -100,6 +110,16 @@ def test_calibration_keeps_what_is_clearly_faster():
     genome = {"x": 1, "rule": preset("maml")}
     assert calibrate(made, [admit(made, genome, 0, CPU)], CPU) == {"dense": VMAP}
     assert calibrate(made, [], CPU) == {}
+
+
+def test_channels_are_moved_in_convolutions_alone(monkeypatch):
+    """Whatever the clock says."""
+    clock = iter(range(10_000, 0, -1))
+    monkeypatch.setattr(calibration, "_seconds", lambda *_: float(next(clock)))
+    monkeypatch.setattr(calibration, "WORTHWHILE", 1.0)
+    made = study()
+    plans = calibrate(made, [admit(made, {"x": 1, "rule": preset("maml")}, 0, CPU)], CPU)
+    assert not plans["dense"].channels_last
 
 
 def test_the_plan_is_recorded_and_can_be_overridden():

@@ -251,14 +251,14 @@ def test_who_was_lucky_once_neither_leads_nor_stays_close():
     halving = searcher((open_to_all, replace(open_to_all, race=True), RungRole(race=True)), 12)
 
     def loss(candidate):
-        if candidate.number == 0:
+        if candidate.number == 1:
             return 10.0 if candidate.rung else 0.0
-        return 1.0 if candidate.number == 1 else 20.0 + candidate.number
+        return 1.0 if candidate.number == 0 else 20.0 + candidate.number
 
     asked = whole(halving, loss, scores=lambda c: (loss(c),) * 5)
     raced = {number: [c.rung for c in asked if c.number == number] for number in range(12)}
-    assert raced[0] == [0, 1]
-    assert raced[1] == [0, 1, 2]
+    assert raced[0] == [0, 1, 2]
+    assert raced[1] == [0, 1]
 
 
 def test_scores_on_different_episodes_are_not_compared():

@@ -49,10 +49,11 @@ def render(
         EvometaError: if study.json or the table lack what a report needs.
     """
     facts = Facts.of(name, study, table)
+    tested = confirmation(confirmed, study)
     sections = [
         searched(facts),
         won(facts),
-        confirmation(confirmed, study),
+        tested,
         progress(facts),
         pareto(facts),
         *influence(facts),
@@ -65,4 +66,5 @@ def render(
     ]
     now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     foot = f"Made by evometa {evometa.__version__} on {now}. Nothing of the run was executed."
-    return page(name, lead(facts), sections, foot=foot, live=live)
+    summary = f"{lead(facts)} {tested.finding}."
+    return page(name, summary, sections, foot=foot, live=live)
