@@ -58,8 +58,7 @@ def survive(folder, whole, kinds, kills, where):
         name, before, through = f"{kind}{len(moments)}", {}, False
         while not through:
             driven = go_on(folder, name, kind, where)
-            later, moment = chance.random() < 0.5, chance.uniform(0, seconds)
-            moment /= 2 if later else 1
+            later, moment = chance.random() < 0.5, chance.uniform(0, seconds / 2)
             if len(moments) == kills:
                 through = driven.ends(120)
             else:
@@ -99,10 +98,11 @@ def test_a_disk_that_takes_no_more(folder, whole, kind, befall, word):
     table, seconds = whole[kind]
     chance = random.Random(f"{kind} {word}")
     for later in (False, True):
-        name, stopped = f"run{later}", False
+        name, stopped, longest = f"run{later}", False, seconds
         while not stopped:
+            longest /= 2  # `seconds` may be of a slow minute
             shutil.rmtree(folder / name, ignore_errors=True)
-            driven, moment = go_on(folder, name, kind, SERIAL), chance.uniform(0, seconds / 2)
+            driven, moment = go_on(folder, name, kind, SERIAL), chance.uniform(0, longest)
             print(f"{moment:.3f} s after {'the first row' if later else 'the start'}")
             if (later and driven.stores(folder / name, 0)) or driven.ends(moment):
                 continue  # it was through before
