@@ -155,6 +155,11 @@ Objectives: TypeAlias = Mapping[str, str]
 """Metric name to direction, `"min"` or `"max"`; the first is the primary one."""
 
 
+def direction_of(metric: str, objectives: Objectives) -> str:
+    """Return which way a metric improves: as an objective says, else accuracy up, losses down."""
+    return objectives.get(metric, "max" if metric == "accuracy" else "min")
+
+
 def losses(evaluation: Evaluation, objectives: Objectives) -> tuple[float, ...]:
     """Return the objective values, all to be minimised. Only for `OK` evaluations."""
     return tuple(

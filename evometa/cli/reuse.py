@@ -59,7 +59,8 @@ def confirm(
         )
     except KeyboardInterrupt:
         out.print(
-            "\nStopped; every finished training is kept. The same command goes on with the others."
+            "\nStopped; every finished training is kept. The same command"
+            f"{', without --again,' * again} goes on with the others."
         )
         raise typer.Exit(130) from None
     print_confirmed(out, compare(table, stored.kept), stored.kept, table)

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from evometa.cli.console import out
+from evometa.cli.console import err, out
 from evometa.cli.options import RunPath, RunPaths
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from evometa.store import Place
 
 LIVE_SECONDS = 5.0  # between two writings of a live report
@@ -135,10 +137,22 @@ def print_best(
         print_rungs(out, table, objectives, study.get("levels", ()))
 
 
+def _confirmation(run: Place) -> pa.Table | None:
+    """Return the run's confirmation; one that cannot be read must not keep the report away."""
+    from evometa.errors import StoreError
+    from evometa.store import read_confirmed
+
+    try:
+        return read_confirmed(run)
+    except StoreError as error:
+        err.print(f"warning: {escape(str(error))}", style="yellow", highlight=False)
+        return None
+
+
 def _write_report(run: Place, file: Place, *, live: bool) -> None:
     from evometa.report.page import render
-    from evometa.store import RunDirectory, read_confirmed, read_table, write_text
+    from evometa.store import RunDirectory, read_table, write_text
 
     study, table = RunDirectory.read(run), read_table(run)
-    text = render(run.resolve().name, study, table, confirmed=read_confirmed(run), live=live)
+    text = render(run.resolve().name, study, table, confirmed=_confirmation(run), live=live)
     write_text(file, text)

@@ -8,7 +8,8 @@ import resource
 import statistics
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -31,7 +32,7 @@ from evometa.evaluate.scoring import Outcome, score
 from evometa.evaluate.settings import numerics
 from evometa.evaluate.training import Trained, Trainer, forked_random
 from evometa.learner import Learner
-from evometa.records import Candidate, Evaluation, Genome, Status, derive_seed
+from evometa.records import Candidate, Evaluation, Genome, Status, derive_seed, direction_of
 from evometa.study import Level, Study
 from evometa.task.protocol import EpisodeBatch
 
@@ -60,7 +61,8 @@ class Evaluator:
         late: asked between blocks of meta-iterations whether the time is over.
         splits: on which splits candidates are scored, and on how many episodes; the first one gives
             the metrics. Default: meta-validation, as the study says.
-        keep: folder for the meta-parameters of candidates that are trained; default none.
+        keep: folder for the meta-parameters of candidates that succeed; default none.
+        progress: told now and then the meta-iterations done and how many there are; default none.
     """
 
     study: Study
@@ -71,6 +73,7 @@ class Evaluator:
     late: Callable[[], bool] | None = None
     splits: Mapping[str, int] = field(default_factory=dict)
     keep: str | None = None
+    progress: Callable[[int, int], None] | None = None
 
     def until(self, late: Callable[[], bool]) -> Evaluator:
         """Return the same evaluator, which stops with `TIMEOUT` when `late` says so."""
@@ -79,11 +82,9 @@ class Evaluator:
     def __call__(self, pack: Sequence[Candidate]) -> list[Evaluation]:
         """Evaluate the candidates of a pack; never raises for what a candidate does."""
         device = choose_device(self.device)
-        if device.type == "cpu":
-            torch.set_num_threads(1)  # one worker a core: more threads would fight for cores
         results: dict[str, Evaluation] = {}
         groups: dict[object, list[_Member]] = {}
-        with numerics(self.study.training, device):
+        with numerics(self.study.training, device), _one_thread(device):
             for candidate in pack:
                 blank = self._blank(candidate, device)
                 started = time.perf_counter()
@@ -144,7 +145,6 @@ class Evaluator:
         level = self.study.levels[members[0].rung]
         trainer, learners = self._train(members, device)
         self._save(members, trainer)
-        self._keep(members, trainer)
         trained = trainer.results()
         alive = [index for index, result in enumerate(trained) if not result.diverged]
         outcomes: dict[int, dict[str, Outcome]] = {index: {} for index in range(len(members))}
@@ -161,10 +161,12 @@ class Evaluator:
                 )
             for index, outcome in zip(alive, scored, strict=True):
                 outcomes[index][split] = outcome
-        return [
+        results = [
             self._result(member, trained[index], outcomes[index], str(trainer.plan), device)
             for index, member in enumerate(members)
         ]
+        self._keep(results, trainer)
+        return results
 
     def _train(self, members: list[_Member], device: torch.device) -> tuple[Trainer, list[Learner]]:
         """Train through the stages that are not behind yet, each as far as its last rung goes."""
@@ -187,11 +189,14 @@ class Evaluator:
                 device=device,
                 checkpoints=[kept for kept in checkpoints if kept is not None],
             )
-            trainer.run(level.iterations, self._check_time)
+            trainer.run(level.iterations, self._look)
             checkpoints = [trainer.checkpoint(index) for index in range(len(members))]
         return trainer, learners
 
-    def _check_time(self, iteration: int, loss: float) -> None:
+    def _look(self, iteration: int, loss: float) -> None:
+        """Tell how far the training is, and end it where the time is over."""
+        if self.progress is not None:
+            self.progress(iteration, self.study.training.iterations)
         if self.late is not None and self.late():
             raise _Late(f"the time limit was reached at meta-iteration {iteration}")
 
@@ -216,10 +221,12 @@ class Evaluator:
             if not member.blank.candidate.number % EVERY:
                 prune(folder)
 
-    def _keep(self, members: list[_Member], trainer: Trainer) -> None:
-        """Keep what has been learned, for others to adapt with."""
-        for index, member in enumerate(members if self.keep else []):
-            path = checkpoint_path(Path(str(self.keep)), member.blank.candidate)
+    def _keep(self, results: Sequence[Evaluation], trainer: Trainer) -> None:
+        """Keep what has been learned with success, for others to adapt with."""
+        for index, result in enumerate(results if self.keep else ()):
+            if result.status is not Status.OK:
+                continue
+            path = checkpoint_path(Path(str(self.keep)), result.candidate)
             try:
                 save_checkpoint(path, learned(trainer.checkpoint(index)), trainer.structure)
             except StoreError as error:
@@ -250,7 +257,7 @@ class Evaluator:
         metrics = {name: statistics.fmean(values) for name, values in outcome.scores.items()}
         means = outcome.means(first)
         if self.study.training.later:
-            worst = min if first == "accuracy" else max
+            worst = min if direction_of(first, self.study.objectives) == "max" else max
             metrics[f"later_{first}"] = worst(means[outcome.trained :])
         return replace(
             known,
@@ -280,6 +287,18 @@ class Evaluator:
             node=platform.node(),
             started_at=time.time(),
         )
+
+
+@contextmanager
+def _one_thread(device: torch.device) -> Iterator[None]:
+    """Compute with one thread on a CPU: a worker a core is faster, and results do not vary."""
+    before = torch.get_num_threads()
+    try:
+        if device.type == "cpu":
+            torch.set_num_threads(1)
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class _Late(Exception):

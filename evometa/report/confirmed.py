@@ -2,8 +2,8 @@
 
 Two things vary by chance: the seed of a training, and the episodes that it is tested on. Intervals
 count both, as two crossed random effects, with the degrees of freedom of Welch and Satterthwaite.
-Simulated with three seeds, they hold the truth in 92 to 97 of 100 cases. With one seed alone they
-can only count the episodes.
+Simulated with three seeds, they hold the truth in 92 to 99 of 100 cases. With one seed alone they
+can only count the episodes, and say so.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from rich.markup import escape
 from rich.table import Table
 from scipy.special import stdtrit
 
-from evometa.records import Genome, Status
+from evometa.records import Genome, Status, direction_of
 from evometa.report.ranking import SEED
 
 Scores: TypeAlias = npt.NDArray[np.float64]
@@ -30,13 +30,25 @@ Scores: TypeAlias = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A mean with the half-width of its 95% interval."""
+    """A mean with the half-width of its 95% interval.
+
+    Attributes:
+        mean: the mean.
+        half: the half-width.
+        seeds: whether the interval counts the chance of seeds, and not that of episodes alone.
+    """
 
     mean: float
     half: float
+    seeds: bool = True
 
     def __str__(self) -> str:
-        return f"{self.mean:.4g} ± {self.half:.2g}"
+        return f"{self.mean:.4g} ± {self.half:.2g}" + ("" if self.seeds else " (one seed)")
+
+    @property
+    def signed(self) -> str:
+        """The same, with the sign of the mean."""
+        return f"{'+' if self.mean >= 0 else ''}{self}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +65,7 @@ class Confirmed:
         validation: the same on the search's own meta-validation episodes.
         bias: by how much the search's score is better than that of the new trainings, on the same
             episodes: what selection has flattered. None if they were not trained as long as in
-            the search, or it knows none.
+            the search, it knows none, or there is one training alone.
         gains: by how much it is better than each baseline, on the same meta-test episodes.
         metrics: means of all metrics.
         by_seed: the scored metric on meta-test, of each training.
@@ -83,13 +95,15 @@ def compare(table: pa.Table, study: Mapping[str, Any]) -> list[Confirmed]:
         study: study.json.
     """
     scored = study["metrics"][0]
-    sign = 1.0 if scored == "accuracy" else -1.0
+    sign = 1.0 if direction_of(scored, study["objectives"]) == "max" else -1.0
     rows: dict[str, list[dict[str, Any]]] = {}
     for row in table.to_pylist():
         rows.setdefault(row["candidate_id"], []).append(row)
     ok = {id_: [r for r in each if r["status"] == Status.OK] for id_, each in rows.items()}
     ok = {id_: each for id_, each in ok.items() if each}
-    baselines = {_name(each[0]): _matrix(each, "scores") for each in ok.values() if _name(each[0])}
+    known = {_name(each[0]): _matrix(each, "scores") for each in ok.values() if _name(each[0])}
+    order = [printable(name) for name in study.get("baselines", ())]
+    baselines = {name: known[name] for name in sorted(known, key=[*order, *known].index)}
     found = []
     for id_, each in ok.items():
         test, name = _matrix(each, "scores"), _name(each[0])
@@ -119,7 +133,7 @@ def compare(table: pa.Table, study: Mapping[str, Any]) -> list[Confirmed]:
 def estimate(scores: Scores) -> Estimate:
     """Return the mean over seeds and episodes."""
     parts = [_over_seeds(scores), _over(scores.mean(0))]
-    return Estimate(float(scores.mean()), _half(parts))
+    return Estimate(float(scores.mean()), _half(parts), len(scores) > 1)
 
 
 def difference(one: Scores, other: Scores) -> Estimate:
@@ -130,7 +144,7 @@ def difference(one: Scores, other: Scores) -> Estimate:
     """
     paired = one.mean(0) - other.mean(0)
     parts = [_over_seeds(one), _over_seeds(other), _over(paired)]
-    return Estimate(float(paired.mean()), _half(parts))
+    return Estimate(float(paired.mean()), _half(parts), min(len(one), len(other)) > 1)
 
 
 _Part: TypeAlias = tuple[float, int]
@@ -157,7 +171,8 @@ def _half(parts: Sequence[_Part]) -> float:
 def _bias(rows: Sequence[dict[str, Any]], sign: float, iterations: int) -> Estimate | None:
     searched = rows[0]["search_scores"]
     now = _matrix(rows, "validation_scores")
-    if not searched or len(searched) != now.shape[1] or rows[0]["iterations"] != iterations:
+    known = searched and len(searched) == now.shape[1] and rows[0]["iterations"] == iterations
+    if not known or len(now) < 2:  # one training says nothing of the chance of seeds
         return None
     then = np.asarray(searched, dtype=float)
     paired = sign * (then - now.mean(0))
@@ -173,7 +188,12 @@ def _matrix(rows: Sequence[dict[str, Any]], column: str) -> Scores:
 
 def _name(row: Mapping[str, Any]) -> str:
     operator: str = row["operator"]
-    return operator.removeprefix(SEED) if operator.startswith(SEED) else ""
+    return printable(operator.removeprefix(SEED)) if operator.startswith(SEED) else ""
+
+
+def printable(text: str) -> str:
+    """Return text in which nothing steers a terminal."""
+    return "".join(character if character.isprintable() else "?" for character in text)
 
 
 def print_confirmed(
@@ -192,20 +212,21 @@ def print_confirmed(
         _print_reasons(console, table)
         return
     scored = study["metrics"][0]
-    names = list(dict.fromkeys(name for each in found for name in each.gains))
     lines = Table(box=None, pad_edge=False, header_style="bold")
-    lines.add_column("candidate", no_wrap=True)
-    titles = [f"{scored}", "on validation", "flattered by"]
-    for title in (*titles, *(f"gain over {name}" for name in names), "params", "seeds"):
-        lines.add_column(escape(title), justify="right")
+    lines.add_column("candidate")
+    for title in (scored, "validation", "flattered by", "params", "seeds"):
+        lines.add_column(escape(title), justify="right", no_wrap=True)
     for each in found:
         label = f"[bold]{escape(each.name)}[/] {each.id}" if each.name else each.id
-        cells = [label, str(each.test), str(each.validation), str(each.bias or "")]
-        cells += [_signed(each.gains.get(name)) for name in names]
-        seeds = str(each.seeds) + (f", {each.failed} failed" if each.failed else "")
-        cells += [f"{each.metrics['params']:,.0f}", seeds]
-        lines.add_row(*cells, style="cyan" if each.name else "")
+        seeds = f"{each.seeds}" + (f", {each.failed} failed" if each.failed else "")
+        values = [str(each.test), str(each.validation), str(each.bias or "")]
+        style = "cyan" if each.name else ""
+        lines.add_row(label, *values, f"{each.metrics['params']:,.0f}", seeds, style=style)
     console.print(lines)
+    for each in found:
+        if each.gains and not each.name:
+            gains = ", ".join(f"{gain.signed} over {name}" for name, gain in each.gains.items())
+            console.print(f"{each.id}: {escape(gains)}", highlight=False)
     console.print(
         f"{scored} is that of meta-test; ± is the 95% interval over seeds and episodes; gains are "
         "on the same episodes. The order is that of meta-validation with the new seeds, so that "
@@ -220,12 +241,9 @@ def _print_reasons(console: Console, table: pa.Table) -> None:
     for row in table.to_pylist():
         if row["status"] != Status.OK:
             last = (row["error"].strip().splitlines() or [""])[-1]
+            who = f"{row['candidate_id']}, seed {row['repeat']}: {row['status']}"
             console.print(
-                f"{row['candidate_id']}, seed {row['repeat']}: {row['status']} {escape(last)}",
+                escape(printable(f"{who} {last}")),
                 style="red",
                 highlight=False,
             )
-
-
-def _signed(gain: Estimate | None) -> str:
-    return "" if gain is None else f"{gain.mean:+.4g} ± {gain.half:.2g}"

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from evometa.errors import EvometaError
 from evometa.limits import Limit
-from evometa.records import Genome, Objectives, Status, dominates, mean_interval
+from evometa.records import Genome, Objectives, Status, direction_of, dominates, mean_interval
 from evometa.report.standing import standing
 
 SEED = "seed:"
@@ -213,7 +213,7 @@ def _ranked(
 ) -> Ranked:
     scores = _scores(table, row)
     value: Mapping[str, Any] = table.slice(row, 1).drop_columns(["scores", "curve"]).to_pylist()[0]
-    direction = "max" if scored == "accuracy" else "min"
+    direction = direction_of(scored, objectives)
     improvement, half = None, 0.0
     if reference is not None and len(reference) == len(scores):  # else of another rung
         improvement, half = gain(scores, reference, direction)

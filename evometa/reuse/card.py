@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from evometa.learner.gradient import GradientLearner
-from evometa.records import Evaluation, Genome, mean_interval
+from evometa.records import Evaluation, Genome, genome_hash, mean_interval
 from evometa.report.confirmed import Confirmed, compare
 from evometa.report.rules import said
 from evometa.reuse.learner import FewShotLearner
@@ -17,7 +17,11 @@ from evometa.store import read_confirmed, versions
 
 
 def model_card(
-    run: StoredRun, candidate_id: str, learner: FewShotLearner, difference: float
+    run: StoredRun,
+    candidate_id: str,
+    learner: FewShotLearner,
+    now: Evaluation | None,
+    difference: float,
 ) -> str:
     """Return the card as Markdown.
 
@@ -25,9 +29,11 @@ def model_card(
         run: the run.
         candidate_id: of the candidate.
         learner: the trained candidate.
+        now: its evaluation, if it was trained for this export.
         difference: between the export's outputs and the learner's.
     """
-    evaluation = run.evaluation(candidate_id)
+    evaluation = now or run.evaluation(candidate_id)
+    confirmed = _find(run, candidate_id)
     parts = [
         f"# {candidate_id} of {run.kept['file'].rpartition('/')[2]}",
         _summary(learner),
@@ -35,11 +41,11 @@ def model_card(
         "In a program of your own, with this folder on its path:",
         _USE,
         "## Score",
-        _score(run, candidate_id, evaluation),
+        _score(run, confirmed, evaluation),
         "## Protocol",
         _protocol(run, learner),
         "## Cost",
-        _cost(evaluation),
+        _cost(evaluation, confirmed.metrics if confirmed else evaluation.metrics),
         "## Learning rule",
         _rule(learner, evaluation.candidate.genome),
         "## Network",
@@ -70,27 +76,32 @@ def _summary(learner: FewShotLearner) -> str:
     )
 
 
-def _score(run: StoredRun, candidate_id: str, evaluation: Evaluation) -> str:
-    metric = run.kept["metrics"][0]
+def _find(run: StoredRun, candidate_id: str) -> Confirmed | None:
     table = read_confirmed(run.place)
     found = [] if table is None else compare(table, run.kept)
-    mine = next((each for each in found if each.id == candidate_id), None)
-    if mine is None:
-        mean, half = mean_interval(evaluation.scores)
-        return (
-            f"{metric} {mean:.4g} ± {half:.2g} on {len(evaluation.scores)} meta-validation "
-            "episodes. **Not confirmed**: the search selected by this score, so it is flattered, "
-            "and meta-test has not been touched."
-        )
-    return _confirmed_score(metric, mine)
+    return next((each for each in found if each.id == candidate_id), None)
+
+
+def _score(run: StoredRun, confirmed: Confirmed | None, evaluation: Evaluation) -> str:
+    metric = run.kept["metrics"][0]
+    if confirmed is not None:
+        return _confirmed_score(metric, confirmed)
+    mean, half = mean_interval(evaluation.scores)
+    return (
+        f"{metric} {mean:.4g} ± {half:.2g} on {len(evaluation.scores)} meta-validation episodes. "
+        "**Not confirmed**: the search selected by scores on these episodes, so it is flattered, "
+        "and meta-test has not been touched."
+    )
 
 
 def _confirmed_score(metric: str, mine: Confirmed) -> str:
+    counted = "seeds and episodes" if mine.test.seeds else "episodes"
     lines = [
         f"{metric} {mine.test} on meta-test, mean over {mine.seeds} trainings with seeds that the "
-        "search had not seen; the interval (95 %) counts seeds and episodes."
+        f"search had not seen; the interval (95 %) counts {counted}. These weights are of one of "
+        "them."
     ]
-    lines += [f"- gain over {name}: {gain}" for name, gain in mine.gains.items()]
+    lines += [f"- gain over {name}: {gain.signed}" for name, gain in mine.gains.items()]
     if mine.bias is not None:
         lines.append(f"- the search's own score was flattered by {mine.bias}")
     return "\n".join(lines)
@@ -102,8 +113,8 @@ def _protocol(run: StoredRun, learner: FewShotLearner) -> str:
     return "\n".join(
         [
             f"- task: {task}",
-            f"- meta-training: {training['iterations']:,} meta-iterations of {training['tasks']} "
-            "episodes in the search; these weights were trained " + learner.trained,
+            f"- meta-training: {training['tasks']} episodes a meta-iteration; these weights were "
+            f"trained {learner.trained}",
             f"- batch-norm protocol: {training['norm']}"
             + (_TRANSDUCTIVE if training["norm"] == "transductive" else ""),
         ]
@@ -116,13 +127,12 @@ _TRANSDUCTIVE = (
 )
 
 
-def _cost(evaluation: Evaluation) -> str:
-    metrics = evaluation.metrics
+def _cost(evaluation: Evaluation, metrics: Mapping[str, float]) -> str:
     lines = [
         f"- parameters: {metrics['params']:,.0f}",
         f"- multiply-accumulates of one prediction: {metrics['macs']:,.0f}",
         f"- adapting to a task: {1e3 * metrics['adapt_seconds']:.3g} ms on {evaluation.device}",
-        f"- evaluation in the search: {evaluation.seconds:.0f} s on {evaluation.device}",
+        f"- one training with its evaluation: {evaluation.seconds:.0f} s on {evaluation.device}",
     ]
     return "\n".join(lines)
 
@@ -143,7 +153,8 @@ def _origin(run: StoredRun, evaluation: Evaluation, difference: float) -> str:
     return "\n".join(
         [
             f"- run `{run.place}`, study file sha256 `{run.kept['file_sha256']}`",
-            f"- seed {evaluation.candidate.seed}, genome sha256 of the table's `genome_hash`",
+            f"- seed {evaluation.candidate.seed}, genome sha256 "
+            f"`{genome_hash(evaluation.candidate.genome)}`",
             f"- exported with {wrote}",
             f"- checked: outputs differ from those of the search-time learner by {difference:.1e} "
             "of the largest",

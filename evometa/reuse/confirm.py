@@ -17,7 +17,15 @@ from evometa.records import Candidate, Evaluation, Genome, Status, derive_seed
 from evometa.report import rank
 from evometa.report.standing import standing
 from evometa.reuse.stored import StoredRun
-from evometa.store import confirmed_row, hold, read_confirmed, write_confirmed
+from evometa.store import (
+    Lock,
+    Place,
+    RunDirectory,
+    confirmed_row,
+    hold,
+    read_confirmed,
+    write_confirmed,
+)
 
 REPEATS = 1000  # most new seeds of a candidate
 FOLDER = "confirmed"
@@ -58,13 +66,14 @@ class _Training:
 
     original: Candidate
     repeat: int
+    rung: int
     search_scores: Sequence[float]
 
     @property
     def candidate(self) -> Candidate:
         number = self.original.number * REPEATS + self.repeat
         seed = derive_seed(self.original.seed, "confirm", self.repeat)
-        return replace(self.original, number=number, seed=seed, rung=0)
+        return replace(self.original, number=number, seed=seed, rung=self.rung)
 
 
 def confirm(
@@ -96,12 +105,13 @@ def confirm(
     chosen = _chosen(run, wanted)
     with ExitStack() as stack:
         if isinstance(run.place, Path):
-            (run.place / FOLDER).mkdir(exist_ok=True)
-            stack.callback(hold(run.place / FOLDER).release)
-        rows = [] if wanted.again else _kept(run, wanted, study.training.iterations)
+            stack.callback(_held(run.place / FOLDER).release)
+        if wanted.again:
+            _forget(run.place)
+        rows = _kept(run, wanted, study.training.iterations)
         behind = {(row["number"], row["repeat"]) for row in rows}
         trainings = {
-            (each := _Training(candidate, repeat, scores)).candidate.number: each
+            (each := _Training(candidate, repeat, len(study.rungs), scores)).candidate.number: each
             for candidate, scores in chosen
             for repeat in range(wanted.seeds)
             if (candidate.number, repeat) not in behind
@@ -123,10 +133,10 @@ def confirm(
             while left:
                 for evaluation in executor.collect(POLL_SECONDS):
                     training = trainings[evaluation.candidate.number]
-                    named = replace(evaluation, candidate=training.original)
                     rows.append(_row(run, evaluation, training, study.training.iterations))
                     write_confirmed(run.place, run.kept, rows)
-                    observer.recorded(named)
+                    shown = replace(training.original, rung=0)
+                    observer.recorded(replace(evaluation, candidate=shown))
                     left -= 1
                 observer.tick()
         return write_confirmed(run.place, run.kept, rows)
@@ -168,6 +178,27 @@ def _baseline(place: int, name: str, genome: Genome, seed: int) -> Candidate:
     return Candidate(place, genome, derive_seed(seed, "baseline", name), operator=f"seed:{name}")
 
 
+def _held(folder: Path) -> Lock:
+    """Make the folder of the weights, and hold it.
+
+    Raises:
+        StoreError: if it cannot be made, or another confirmation holds it.
+    """
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise StoreError(f"{folder} cannot be made: {error}") from error
+    return hold(folder)
+
+
+def _forget(run: Place) -> None:
+    """Delete an earlier confirmation, with its weights."""
+    if isinstance(run, Path):
+        for path in (run / FOLDER).glob("*.safetensors"):
+            path.unlink(missing_ok=True)
+    write_confirmed(run, RunDirectory.read(run), [])
+
+
 def _kept(run: StoredRun, wanted: Confirmation, iterations: int) -> list[dict[str, Any]]:
     table = read_confirmed(run.place)
     rows: list[dict[str, Any]] = [] if table is None else table.to_pylist()
@@ -194,7 +225,7 @@ def _packs(trainings: Sequence[_Training]) -> list[list[Candidate]]:
 def _row(
     run: StoredRun, evaluation: Evaluation, training: _Training, iterations: int
 ) -> dict[str, Any]:
-    named = replace(training.original, seed=evaluation.candidate.seed, rung=0)
+    named = replace(training.original, seed=evaluation.candidate.seed, rung=training.rung)
     return confirmed_row(
         replace(evaluation, candidate=named),
         run.kept["metrics"],

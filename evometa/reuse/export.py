@@ -19,19 +19,21 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from evometa.errors import EvometaError
+from evometa.learner import Meta
 from evometa.learner.gradient import GradientLearner
 from evometa.learner.prototypes import Prototypes
 from evometa.network import Network, Norm
 from evometa.records import derive_seed
 from evometa.reuse.card import model_card
-from evometa.reuse.learner import FewShotLearner, Progress, load_learner
+from evometa.reuse.learner import FewShotLearner, Progress, trained
 from evometa.reuse.stored import StoredRun
 from evometa.rule import GradientRule, python_source
 from evometa.rule.gradient import layer_of
+from evometa.store import read_confirmed
 from evometa.task.protocol import EpisodeBatch, Task
 
 PLAIN = Path(__file__).parent / "plain"
-TOLERANCE = 1e-3  # of the largest output; adapting amplifies rounding
+TOLERANCE = 1e-5  # of the largest output, in double precision
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +70,8 @@ def export(
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise EvometaError(f"{folder} exists and is not empty; export to another folder")
-    learner = load_learner(run, candidate_id, device="cpu", progress=progress)
+    read_confirmed(run.place)  # which the card will need: better to fail now
+    learner, now = trained(run, candidate_id, device="cpu", progress=progress)
     task, family = run.file.study.task, learner.learner
     generator = torch.Generator().manual_seed(derive_seed(run.settings.seed, "export"))
     episodes = task.episodes("meta-validation", 2, generator)
@@ -88,7 +91,7 @@ def export(
             (folder / "rule.py").write_text(_rule_source(family), encoding="utf-8")
         _write_task(episodes, folder)
         difference = _check(learner, episodes, folder)
-        card = model_card(run, candidate_id, learner, difference)
+        card = model_card(run, candidate_id, learner, now, difference)
         (folder / "README.md").write_text(card, encoding="utf-8")
     except BaseException as error:
         shutil.rmtree(folder, ignore_errors=True)
@@ -108,6 +111,7 @@ def _facts(learner: FewShotLearner, task: Task, episodes: EpisodeBatch) -> dict[
     facts: dict[str, Any] = {
         "sample": list(learner.sample),
         "classes": learner.outputs is None,
+        "outputs": learner.outputs,
         "norm": family.norm,
         "batch_norm": family.network.has_batch_norm,
         "statistics": list(family.network.statistics),
@@ -244,14 +248,17 @@ def _check(learner: FewShotLearner, episodes: EpisodeBatch, folder: Path) -> flo
         EvometaError: if they are not the same.
     """
     plain = _load(folder).Learner(folder)
+    plain.network.meta = plain.meta = _double(plain.meta)
+    meta = _double(learner.meta)  # rounding, which adapting can amplify, must not look like a fault
     largest = worst = 0.0
-    prepared = learner.learner.prepared(training=False, mapped=False)
+    prepared = learner.learner.prepared(training=False, mapped=True)
     for row in range(len(episodes.support.inputs)):
-        support = (episodes.support.inputs[row], episodes.support.targets[row])
-        queries = episodes.query.inputs[row]
+        inputs, targets = episodes.support.inputs[row].double(), episodes.support.targets[row]
+        targets = targets.double() if targets.is_floating_point() else targets
+        queries = episodes.query.inputs[row].double()
         with torch.no_grad():
-            wanted = prepared.predict(prepared.adapt(learner.meta, support), queries)
-            found = plain.adapt(*support).outputs(queries)
+            wanted = prepared.predict(prepared.adapt(meta, (inputs, targets)), queries)
+            found = plain.adapt(inputs, targets).outputs(queries)
         largest = max(largest, float(wanted.abs().max()))
         worst = max(worst, float((wanted - found).abs().max()))
     share = worst / max(largest, 1e-12)
@@ -261,6 +268,13 @@ def _check(learner: FewShotLearner, episodes: EpisodeBatch, folder: Path) -> flo
             "the largest. This is a fault of evometa; please report it with the genome"
         )
     return share
+
+
+def _double(meta: Meta) -> dict[str, dict[str, Tensor]]:
+    return {
+        part: {n: v.double() if v.is_floating_point() else v for n, v in tensors.items()}
+        for part, tensors in meta.items()
+    }
 
 
 def _load(folder: Path) -> ModuleType:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,17 +16,16 @@ from torch import Tensor, vmap
 from torch.utils import _pytree as pytree
 
 from evometa.errors import EvometaError, StoreError
-from evometa.evaluate import Checkpoint, Rejected, Trainer, admit, parse_plan
-from evometa.evaluate.checkpoint import checkpoint_path, learned, load_checkpoint
+from evometa.evaluate import Checkpoint, Rejected, admit, parse_plan
+from evometa.evaluate.checkpoint import checkpoint_path, load_checkpoint
 from evometa.evaluate.evaluator import choose_device
-from evometa.evaluate.settings import numerics
 from evometa.evaluate.training import meta_of
 from evometa.learner import Learner, Meta
 from evometa.learner.prototypes import Prototypes
-from evometa.records import Candidate, derive_seed
+from evometa.records import Candidate, Evaluation, Status
 from evometa.reuse.confirm import FOLDER, REPEATS
 from evometa.reuse.stored import StoredRun, read_run
-from evometa.store import Place, place
+from evometa.store import Place, place, read_confirmed
 from evometa.task.protocol import EpisodeBatch
 
 Array: TypeAlias = Tensor | npt.NDArray[Any]
@@ -62,6 +63,11 @@ class FewShotLearner:
         """Where it adapts."""
         return next(iter(self.meta["params"].values())).device
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """What it computes in."""
+        return next(iter(self.meta["params"].values())).dtype
+
     def to(self, device: torch.device | str) -> FewShotLearner:
         """Return the learner on another device."""
         meta = {
@@ -85,6 +91,8 @@ class FewShotLearner:
         Raises:
             EvometaError: if shapes or labels do not fit.
         """
+        if steps is not None and (not isinstance(steps, int) or steps < 0):
+            raise EvometaError(f"`steps >= 0` must hold, but got (steps={steps!r})")
         inputs, batched = self.inputs(x)
         targets, classes, flat = self._targets(y, inputs.shape[:2], batched=batched)
         learner = self._for(classes, inputs.shape[1])
@@ -92,6 +100,8 @@ class FewShotLearner:
         prepared = learner.prepared(training=False, mapped=not single)
 
         def task(one: Tensor, target: Tensor) -> Any:
+            if steps is None:
+                return prepared.adapt(self.meta, (one, target))
             return prepared.trajectory(self.meta, (one, target), steps)[-1]
 
         adapted = over_tasks(task, (inputs, targets), mapped=not single)
@@ -103,7 +113,7 @@ class FewShotLearner:
         Raises:
             EvometaError: if their shape does not fit.
         """
-        given = torch.as_tensor(x).to(self.device, next(iter(self.meta["params"].values())).dtype)
+        given = _tensor(x).to(self.device, self.dtype)
         extra = given.dim() - len(self.sample)
         if extra not in (1, 2) or tuple(given.shape[extra:]) != self.sample or not given.numel():
             raise EvometaError(
@@ -124,7 +134,7 @@ class FewShotLearner:
     def _targets(
         self, y: Array, shape: torch.Size, *, batched: bool
     ) -> tuple[Tensor, list[npt.NDArray[Any]] | None, bool]:
-        values = y.detach().cpu().numpy() if isinstance(y, Tensor) else np.asarray(y)
+        values = _array(y)
         values = values if batched else values[None]
         if values.shape[:2] != tuple(shape):
             raise EvometaError(
@@ -138,12 +148,10 @@ class FewShotLearner:
                 raise EvometaError(
                     f"targets must have {self.outputs} values each, but got the shape {np.shape(y)}"
                 )
+            if values.dtype.kind not in "iufb":
+                raise EvometaError(f"targets must be numbers, but got {values.dtype}")
             targets = torch.as_tensor(values.astype(np.float64))
-            return (
-                targets.to(self.device, next(iter(self.meta["params"].values())).dtype),
-                None,
-                flat,
-            )
+            return targets.to(self.device, self.dtype), None, flat
         if values.ndim != 2:
             raise EvometaError(f"labels must be one a example, but got the shape {np.shape(y)}")
         classes = [np.unique(row) for row in values]
@@ -242,10 +250,36 @@ class Adapted:
 
 
 def over_tasks(function: Callable[..., Any], arguments: tuple[Any, ...], *, mapped: bool) -> Any:
-    """Call a function for each task: mapped, to tensors; or one by one, to a list."""
-    if mapped:
-        return vmap(function, randomness="different")(*arguments)
-    return [function(*one) for one in zip(*arguments, strict=True)]
+    """Call a function for each task: mapped, to tensors; or one by one, to a list.
+
+    Raises:
+        EvometaError: if the network does not run, as batch norm of a single number does not.
+    """
+    try:
+        if mapped:
+            return vmap(function, randomness="different")(*arguments)
+        return [function(*one) for one in zip(*arguments, strict=True)]
+    except ValueError as error:
+        raise EvometaError(f"the network does not run on these examples: {error}") from error
+
+
+def _tensor(x: Array) -> Tensor:
+    if isinstance(x, Tensor):
+        return x
+    try:
+        return torch.as_tensor(np.ascontiguousarray(x))
+    except (TypeError, ValueError) as error:
+        raise EvometaError(f"inputs must be an array of numbers: {error}") from error
+
+
+def _array(y: Array) -> npt.NDArray[Any]:
+    if isinstance(y, Tensor):
+        values = y.detach().cpu()
+        return (values.float() if values.is_floating_point() else values).numpy()
+    try:
+        return np.asarray(y)
+    except ValueError as error:
+        raise EvometaError(f"targets must be an array: {error}") from error
 
 
 def load_learner(
@@ -259,7 +293,8 @@ def load_learner(
     """Return a candidate of a run, trained, to adapt to tasks of one's own.
 
     The study file that the run keeps is run. Where `evometa confirm` has trained the candidate, its
-    weights are used; otherwise it is trained again from its genome and seed.
+    weights are used; otherwise it is trained again from its genome and seed, in full. It computes
+    in single precision, also where the study trains in a lower one.
 
     Args:
         run: a run directory, or its URL.
@@ -274,31 +309,34 @@ def load_learner(
         EvometaError: if the candidate cannot be trained.
     """
     stored = run if isinstance(run, StoredRun) else read_run(_place(run), data)
-    candidate = stored.evaluation(candidate_id).candidate
+    return trained(stored, candidate_id, device=device, progress=progress)[0]
+
+
+def trained(
+    stored: StoredRun, candidate_id: str, *, device: str = "auto", progress: Progress | None = None
+) -> tuple[FewShotLearner, Evaluation | None]:
+    """Return a candidate's learner, and its new evaluation if it had to be trained again.
+
+    Raises:
+        StoreError: if there is no such candidate.
+        EvometaError: if it cannot be trained.
+    """
+    stored_evaluation = stored.evaluation(candidate_id)
+    candidate = replace(stored_evaluation.candidate, rung=len(stored.full.rungs))
     where = choose_device(device)
+    if where.type == "cuda" and not torch.cuda.is_available():
+        raise EvometaError(f"`device` is {device!r}, but this machine has no CUDA device")
     study = stored.full
     plans = {kind: parse_plan(text) for kind, text in stored.settings.plans.items()}
     try:
         admission = admit(study, candidate.genome, candidate.seed, where, plans)
     except Rejected as reason:
         raise EvometaError(f"{candidate_id} cannot be trained: {reason}") from reason
-    checkpoint, trained = _confirmed(stored, candidate, admission.learner)
-    with numerics(study.training, where):
-        if checkpoint is None:
-            trainer = Trainer(
-                [admission.learner],
-                study.task,
-                study.training,
-                seeds=[derive_seed(candidate.seed, "meta-train")],
-                plan=admission.plan,
-                device=where,
-            )
-            total = study.training.iterations
-            trainer.run(None, None if progress is None else lambda done, _: progress(done, total))
-            why = trainer.results()[0].diverged
-            if why:
-                raise EvometaError(f"{candidate_id} cannot be trained: {why}")
-            checkpoint, trained = learned(trainer.checkpoint(0)), "with the seed of the search"
+    checkpoint, said = _confirmed(stored, candidate, admission.learner)
+    now = None
+    if checkpoint is None:
+        checkpoint, now = _train(stored, candidate, device, progress)
+        said = f"for {study.training.iterations:,} meta-iterations, with the seed of the search"
     generator = torch.Generator().manual_seed(0)
     episode = study.task.episodes("meta-train", 1, generator)
     learner = FewShotLearner(
@@ -306,29 +344,40 @@ def load_learner(
         meta_of(checkpoint, admission.learner.init()),
         tuple(episode.support.inputs.shape[2:]),
         *_outputs(episode, admission.learner),
-        trained,
+        said,
         mapped=admission.plan.tasks != 1,
     )
-    return learner.to(where)
+    return learner.to(where), now
+
+
+def _train(
+    stored: StoredRun, candidate: Candidate, device: str, progress: Progress | None
+) -> tuple[Checkpoint, Evaluation]:
+    """Train a candidate in full, as the search would, through all its rungs."""
+    with tempfile.TemporaryDirectory() as folder:
+        evaluate = replace(
+            stored.evaluator(device), study=stored.full, keep=folder, progress=progress
+        )
+        evaluation = evaluate([candidate])[0]
+        if evaluation.status is not Status.OK:
+            why = (evaluation.error.strip().splitlines() or [""])[-1]
+            raise EvometaError(f"{candidate.id} cannot be trained: {evaluation.status}, {why}")
+        return load_checkpoint(checkpoint_path(Path(folder), candidate)), evaluation
 
 
 def _confirmed(
     stored: StoredRun, candidate: Candidate, learner: Learner
 ) -> tuple[Checkpoint | None, str]:
-    """Return the first of the candidate's confirmed trainings that is there, and what it is."""
-    if not isinstance(stored.place, Path):
-        return None, ""
-    folder = stored.place / FOLDER
-    for repeat in range(REPEATS):
-        path = checkpoint_path(
-            folder, replace(candidate, number=candidate.number * REPEATS + repeat)
-        )
-        if not path.exists():
-            return None, ""
-        try:
-            return load_checkpoint(path, learner.structure), f"by the confirmation, seed {repeat}"
-        except StoreError:
+    """Return a training of the confirmation that succeeded, and what it is, if there is one."""
+    table = read_confirmed(stored.place) if isinstance(stored.place, Path) else None
+    for row in [] if table is None else table.sort_by("repeat").to_pylist():
+        if row["number"] != candidate.number or row["status"] != Status.OK:
             continue
+        number, repeat = candidate.number * REPEATS + row["repeat"], row["repeat"]
+        path = checkpoint_path(Path(str(stored.place)) / FOLDER, replace(candidate, number=number))
+        said = f"for {row['iterations']:,} meta-iterations, by the confirmation, seed {repeat}"
+        with contextlib.suppress(StoreError):  # deleted, or torn: another seed will do
+            return load_checkpoint(path, learner.structure), said
     return None, ""
 
 

@@ -38,8 +38,8 @@ class StoredRun:
 
     @property
     def full(self) -> Study:
-        """The study without its cheaper rungs and further seeds: one full evaluation."""
-        return replace(self.file.study, rungs=(), seeds=1)
+        """The study without further seeds: its last rung is one full training."""
+        return replace(self.file.study, seeds=1)
 
     def evaluation(self, candidate_id: str, rung: int | None = None) -> Evaluation:
         """Return what is stored of a candidate, by default at the highest rung of its own seed.

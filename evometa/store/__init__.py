@@ -6,7 +6,7 @@ changes nothing, so it may read a run that is still going on.
 
 from evometa.store.confirmed import confirmed_row, read_confirmed, write_confirmed
 from evometa.store.files import write_text
-from evometa.store.lock import hold, is_held
+from evometa.store.lock import Lock, hold, is_held
 from evometa.store.provenance import versions
 from evometa.store.reader import evaluations, load, read_table, repair, run_names
 from evometa.store.remote import Place, place
@@ -16,6 +16,7 @@ from evometa.store.writer import Writer
 
 __all__ = [
     "TIME_AND_PLACE",
+    "Lock",
     "Place",
     "RunDirectory",
     "Writer",

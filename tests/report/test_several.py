@@ -53,6 +53,22 @@ def test_an_empty_run_adds_nothing():
     }
 
 
+def test_runs_of_an_older_version_have_one_rung():
+    one = ordinary(20)
+    old = ordinary(10)
+    old.study = {k: v for k, v in old.study.items() if k != "levels"}
+    one.study = {**one.study, "levels": [{"seed": 0}, {"seed": 0}]}
+    tables = [
+        run.table.add_column(0, "run", pa.repeat(pa.scalar(name), len(run.table)))
+        for name, run in (("a", one), ("b", old))
+    ]
+    _, table = joined(["a", "b"], [one.study, old.study], pa.concat_tables(tables))
+    assert set(zip(table["run"].to_pylist(), table["rung"].to_pylist(), strict=True)) == {
+        ("a", 0),
+        ("b", 1),
+    }
+
+
 def test_other_objectives_are_refused():
     with pytest.raises(EvometaError, match="the same objectives, but a has"):
         runs(ordinary(30, objectives=1))

@@ -27,7 +27,7 @@ def test_a_result_is_confirmed_repeated_and_taken_away(waves, tmp_path):
     run = waves.place
     said = evometa("confirm", run, *CONFIRM)
     assert f"This runs the study file that {run} keeps" in said
-    assert "narrow c000000" in said and "gain over narrow" in said
+    assert "narrow c000000" in said and " over narrow" in said
     evometa("report", run)
     assert "on meta-test" in (run / "report.html").read_text()
     assert "c000002: equal" in evometa("rerun", run, "c000002")
@@ -73,6 +73,14 @@ def test_a_run_of_failures_says_so(tmp_path):
 def test_what_is_no_run_is_named(command, tmp_path):
     arguments = {"confirm": [], "rerun": ["c000000"], "export": ["c000000", tmp_path / "x"]}
     assert "study.json" in evometa(command, tmp_path, *arguments[command], code=2)
+
+
+def test_a_torn_confirmation_does_not_keep_the_report_away(waves, tmp_path):
+    (waves.place / "confirm.parquet").write_bytes(b"PAR1 torn")
+    assert "cannot be read" in evometa("report", waves.place)
+    assert (waves.place / "report.html").exists()
+    said = evometa("export", waves.place, "c000001", tmp_path / "out", code=2)
+    assert "confirm again" in said and not (tmp_path / "out").exists()
 
 
 def test_a_changed_study_file_is_refused(waves):

@@ -13,6 +13,7 @@ from evometa.launch import Workers
 from evometa.records import derive_seed
 from evometa.report.confirmed import compare, difference, estimate
 from evometa.reuse.confirm import Confirmation, confirm
+from evometa.reuse.learner import load_learner
 from evometa.reuse.stored import read_run
 from evometa.store import hold, read_confirmed
 from evometa.task import Sinusoid
@@ -159,6 +160,62 @@ def test_a_failed_training_is_kept_with_its_reason(waves, monkeypatch):
     assert set(table["status"].to_pylist()) == {"INVALID"}
     assert "no such network" in table["error"][0].as_py()
     assert compare(table, waves.kept) == []
+
+
+def test_gains_and_bias_follow_the_direction_of_the_metric(waves):
+    table = run_it(waves, Confirmation(top=1, seeds=2, episodes=6))
+    down = {each.id: each for each in compare(table, waves.kept)}
+    kept = {**waves.kept, "objectives": {"query_loss": "max"}}
+    up = {each.id: each for each in compare(table, kept)}
+    best = next(id_ for id_, each in down.items() if not each.name)
+    assert up[best].gains["narrow"].mean == -down[best].gains["narrow"].mean
+    assert up[best].bias.mean == -down[best].bias.mean
+
+
+def test_one_seed_says_nothing_of_the_chance_of_seeds(waves):
+    table = run_it(waves, Confirmation(top=1, seeds=1, episodes=6))
+    for each in compare(table, waves.kept):
+        assert each.bias is None and not each.test.seeds
+        assert str(each.test).endswith("(one seed)")
+
+
+def test_a_confirmation_again_forgets_the_weights_of_the_one_before(waves):
+    run_it(waves, Confirmation(seeds=1, episodes=3, iterations=2, only=["c000001"]))
+    assert "for 2 meta-iterations, by the confirmation" in load_learner(waves, "c000001").trained
+    run_it(waves, Confirmation(seeds=1, episodes=3, only=["c000002"], again=True))
+    assert "with the seed of the search" in load_learner(waves, "c000001").trained
+
+
+def test_a_training_that_diverged_leaves_no_weights(waves):
+    study = waves.file.study
+
+    def build(genome):
+        module = study.build(genome)
+        if genome["width"] > 4:
+            next(module.parameters()).data.fill_(float("1e30"))
+        return module
+
+    broken = replace(waves, file=replace(waves.file, study=replace(study, build=build)))
+    table = run_it(broken, Confirmation(seeds=1, episodes=3, only=["c000001"]))
+    ended = dict(zip(table["candidate_id"].to_pylist(), table["status"].to_pylist(), strict=True))
+    assert ended["c000001"] != "OK"
+    assert len([*(waves.place / "confirmed").glob("*.safetensors")]) == 1
+    with pytest.raises(EvometaError, match="cannot be trained"):
+        load_learner(broken, "c000001")
+
+
+def test_weights_of_another_seed_will_do(waves):
+    run_it(waves, Confirmation(seeds=3, episodes=3, only=["c000001"]))
+    folder = waves.place / "confirmed"
+    (folder / "c001000.safetensors").unlink()
+    (folder / "c001001.safetensors").write_bytes(b"torn")
+    assert load_learner(waves, "c000001").trained.endswith("by the confirmation, seed 2")
+
+
+def test_a_folder_that_cannot_be_made_is_named(waves):
+    (waves.place / "confirmed").write_text("in the way")
+    with pytest.raises(StoreError, match="cannot be made"):
+        run_it(waves, Confirmation(top=1, seeds=1, episodes=3))
 
 
 @pytest.mark.parametrize(("seed_spread", "episode_spread"), [(0.0, 1.0), (1.0, 0.0), (0.5, 1.0)])

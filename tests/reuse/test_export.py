@@ -11,9 +11,10 @@ from packaging.requirements import Requirement
 from safetensors.torch import save_file
 
 from evometa.errors import EvometaError
-from evometa.reuse.export import export
+from evometa.reuse.export import _load, export
 from evometa.reuse.learner import load_learner
 from evometa.reuse.plain.network import read_safetensors
+from evometa.reuse.stored import read_run
 from tests.reuse.conftest import WAVES, make_run
 from tests.reuse.test_learner import IDS
 
@@ -120,6 +121,38 @@ def test_a_folder_with_something_in_it_is_left_alone(waves, tmp_path):
     assert [path.name for path in tmp_path.iterdir() if path.name != "run"] == ["mine.txt"]
 
 
+def plain_learner(folder):
+    return _load(folder).Learner(folder)
+
+
+def test_targets_without_an_axis_are_taken_as_the_learner_takes_them(waves, tmp_path):
+    export(waves, "c000001", tmp_path / "out")
+    plain = plain_learner(tmp_path / "out")
+    x = torch.linspace(-5, 5, 5)[:, None]
+    column = plain.adapt(x, x.sin()).predict(x)
+    assert torch.equal(column, plain.adapt(x, x.sin()[:, 0]).predict(x))
+    with pytest.raises(ValueError, match="1 values each"):
+        plain.adapt(x, torch.zeros(5, 3))
+
+
+@pytest.mark.parametrize("images", ["transductive"], indirect=True)
+def test_classes_that_were_not_seen_are_not_predicted(images, tmp_path):
+    learner = load_learner(images, "c000000", device="cpu")
+    export(images, "c000000", tmp_path / "out")
+    episodes = images.evaluator().episodes()
+    x, new = episodes.support.inputs[0][:4], episodes.query.inputs[0]
+    y = torch.tensor([0, 1, 0, 1])
+    plain = plain_learner(tmp_path / "out").adapt(x, y)
+    assert plain.outputs(new).shape == (len(new), 2)
+    assert torch.equal(plain.predict(new), learner.adapt(x, y).predict(new))
+
+
+def test_networks_without_batch_norm_need_no_protocol(tmp_path):
+    source = WAVES.replace("iterations=6,", 'iterations=3, norm="per-step",')
+    run = read_run(make_run(tmp_path, source, 1))
+    assert export(run, "c000000", tmp_path / "out").difference < 1e-6
+
+
 OWN_LOSS = WAVES.replace(
     "study = Study(",
     """
@@ -132,8 +165,6 @@ study = Study(""",
 
 
 def test_what_pytorch_alone_could_not_run_is_refused_and_nothing_is_left(tmp_path):
-    from evometa.reuse.stored import read_run
-
     run = read_run(make_run(tmp_path, OWN_LOSS, 1))
     with pytest.raises(EvometaError, match="the loss of Absolute is none of .* use load_learner"):
         export(run, "c000000", tmp_path / "out")

@@ -9,7 +9,8 @@ from evometa.errors import EvometaError
 from evometa.launch import Workers
 from evometa.reuse.confirm import Confirmation, confirm
 from evometa.reuse.learner import load_learner
-from tests.reuse.conftest import Nobody
+from evometa.reuse.stored import read_run
+from tests.reuse.conftest import WAVES, Nobody, make_run
 
 IDS = [f"c00000{number}" for number in range(7)]
 
@@ -31,6 +32,36 @@ def test_a_batch_of_tasks_equals_the_tasks_one_by_one(waves):
     together = learner.adapt(x, y).predict(new)
     single = torch.stack([learner.adapt(x[i], y[i]).predict(new[i]) for i in range(4)])
     torch.testing.assert_close(together, single, rtol=1e-4, atol=1e-5)
+
+
+def test_rungs_of_another_task_are_gone_through_as_in_the_search(tmp_path):
+    source = WAVES.replace("halving(2)", "(Rung(3, task=Sinusoid(shots=10)),)")
+    source = source.replace("Training, halving", "Rung, Training")
+    run = read_run(make_run(tmp_path, source, 3))
+    episodes = run.evaluator().episodes()
+    adapted = load_learner(run, "c000000", device="cpu").adapt(*episodes.support)
+    losses = (adapted.predict(episodes.query.inputs) - episodes.query.targets).square()
+    stored = run.evaluation("c000000")
+    assert stored.candidate.rung == 1
+    np.testing.assert_allclose(losses.mean((1, 2)), stored.scores, rtol=1e-5)
+
+
+@pytest.mark.parametrize("steps", [-1, 2.5])
+def test_steps_that_cannot_be_are_refused(waves, steps):
+    x = torch.zeros(5, 1)
+    with pytest.raises(EvometaError, match="`steps >= 0` must hold"):
+        load_learner(waves, "c000001").adapt(x, x, steps=steps)
+
+
+def test_odd_arrays_are_taken_or_named(waves):
+    learner = load_learner(waves, "c000001", device="cpu")
+    x = np.linspace(-5, 5, 5)[:, None]
+    turned = learner.adapt(x[::-1], np.sin(x[::-1])).predict(x)
+    np.testing.assert_allclose(turned, learner.adapt(x, np.sin(x)).predict(x), rtol=1e-4)
+    learner.adapt(x, torch.zeros(5, 1, dtype=torch.bfloat16))
+    for y in (["a"] * 5, [[1], [2, 3], [1], [2], [3]]):
+        with pytest.raises(EvometaError, match="targets must be"):
+            learner.adapt(x, y)
 
 
 def test_labels_of_any_kind_come_back(images):

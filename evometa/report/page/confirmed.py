@@ -8,7 +8,7 @@ from typing import Any
 import plotly.graph_objects as go
 import pyarrow as pa
 
-from evometa.report.confirmed import Confirmed, Estimate, compare
+from evometa.report.confirmed import Confirmed, compare
 from evometa.report.page.document import Html, Plot, Section, label, paragraph, table
 from evometa.report.page.facts import number
 
@@ -49,11 +49,13 @@ def confirmation(confirmed: pa.Table | None, study: Mapping[str, Any]) -> Sectio
 def _finding(found: Sequence[Confirmed], scored: str) -> str:
     best = found[0]
     text = f"{best.name or best.id} reaches {scored} {best.test} on meta-test"
-    for name, gain in best.gains.items():
-        sure = "" if abs(gain.mean) > gain.half else ", which may be chance"
-        word = "better" if gain.mean > 0 else "worse"
-        return f"{text}: {abs(gain.mean):.4g} ± {gain.half:.2g} {word} than {name}{sure}"
-    return text
+    rival = next((each for each in found[1:] if each.name in best.gains), None)
+    if rival is None:
+        return text
+    gain = best.gains[rival.name]  # over the best of the baselines
+    sure = "" if abs(gain.mean) > gain.half and gain.seeds else ", which may be chance"
+    word = "better" if gain.mean > 0 else "worse"
+    return f"{text}: {abs(gain.mean):.4g} ± {gain.half:.2g} {word} than {rival.name}{sure}"
 
 
 def _caption(confirmed: pa.Table) -> str:
@@ -106,7 +108,7 @@ def _table(found: Sequence[Confirmed], scored: str) -> Html:
             str(each.test),
             str(each.validation),
             str(each.bias or ""),
-            *(_signed(each.gains.get(name)) for name in others),
+            *(each.gains[name].signed if name in each.gains else "" for name in others),
             *(number(each.metrics.get(name, 0.0)) for name in ("params", "macs")),
             number(1e3 * each.metrics.get("adapt_seconds", 0.0)),
             f"{each.seeds}" + (f", {each.failed} failed" if each.failed else ""),
@@ -120,16 +122,14 @@ def _about_bias(found: Sequence[Confirmed], scored: str) -> str:
     best = found[0]
     if best.bias is None:
         return (
-            "What selection has flattered cannot be told: these were trained for another number "
-            "of meta-iterations than the search."
+            "What selection has flattered is not known of the first one: for that, a candidate "
+            "must have been trained in full by the search, and as long, with two seeds and more, "
+            "by the confirmation."
         )
+    word = "better" if best.bias.mean > 0 else "worse"
     return (
-        f"The search gave {best.name or best.id} a {scored} that is {best.bias} better than the "
-        "mean of its new trainings, on the very same meta-validation episodes. That much is the "
-        "luck of its seed, which a search selects for; the rest of the way to the score on "
-        "meta-test is that of other classes."
+        f"The search gave {best.name or best.id} a {scored} that is {abs(best.bias.mean):.4g} ± "
+        f"{best.bias.half:.2g} {word} than the mean of its new trainings, on the very same "
+        "meta-validation episodes: the luck of its seed, which a search selects for. The rest of "
+        "the way to the score on meta-test is that of other episodes."
     )
-
-
-def _signed(gain: Estimate | None) -> str:
-    return "" if gain is None else f"{gain.mean:+.4g} ± {gain.half:.2g}"

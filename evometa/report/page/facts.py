@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from evometa.errors import EvometaError
 from evometa.limits import parse_limit
-from evometa.records import Genome, Objectives
+from evometa.records import Genome, Objectives, direction_of
 from evometa.report.ranking import SEED, Ranked, front, gain, losses_of, rank
 from evometa.report.standing import full_rung, outcomes, standing
 
@@ -74,7 +74,7 @@ class Facts:
     @property
     def scored_direction(self) -> str:
         """Which way the episode scores improve."""
-        return self.objectives.get(self.scored, "max" if self.scored == "accuracy" else "min")
+        return direction_of(self.scored, self.objectives)
 
     @cached_property
     def final(self) -> pa.Table:

@@ -39,7 +39,7 @@ class Learner:
             y: classes from 0, shape `(examples,)`; or values, shape `(examples, outputs)`.
             steps: inner steps; default as many as in meta-training.
         """
-        x, y = self.network.inputs(x), y.to(next(iter(self.meta["params"].values())).device)
+        x, y = self.network.inputs(x), self.network.targets(y)
         params, sizes = self.meta["params"], self.facts["sizes"]
         initial = vector = self._flat(params)
         memory: Any = None
@@ -69,10 +69,11 @@ class Learner:
         if self.facts["norm"] == "inductive" and self.facts["batch_norm"]:
             with torch.no_grad():  # queries are normalised by the statistics of the examples
                 _, buffers = self.network(adapted, buffers, x, "record")
-        return Adapted(self, adapted, buffers)
+        classes = int(y.max()) + 1 if self.facts["classes"] else None
+        return Adapted(self, adapted, buffers, classes)
 
     def _forward(self, params: Tensors, buffers: Tensors, x: Tensor) -> tuple[Tensor, Tensors]:
-        norm = "stored" if self.facts["norm"] == "per-step" else "record"
+        norm = "stored" if "record" not in self.facts["programs"] else "record"
         return self.network(params, buffers, x, norm)
 
     def _loss(self, outputs: Tensor, y: Tensor) -> Tensor:
@@ -141,14 +142,16 @@ class Adapted:
     learner: Learner
     params: Tensors
     buffers: Tensors
+    classes: int | None
 
     def outputs(self, x: Tensor) -> Tensor:
-        """Return logits, or values; shape `(examples, outputs)`."""
+        """Return logits of the classes that were seen, or values; shape `(examples, ...)`."""
         facts, network = self.learner.facts, self.learner.network
         stored = facts["norm"] != "transductive" and facts["batch_norm"]
         norm = "stored" if stored else "record"
         with torch.no_grad():
-            return network(self.params, self.buffers, network.inputs(x), norm)[0]
+            found = network(self.params, self.buffers, network.inputs(x), norm)[0]
+        return found[:, : self.classes]  # classes that the examples did not have are none
 
     def predict(self, x: Tensor) -> Tensor:
         """Return the likeliest class of each input, or its values."""

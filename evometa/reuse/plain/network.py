@@ -74,6 +74,19 @@ class Network:
         some = next(iter(self.meta["params"].values()))
         return x.to(some.device, some.dtype)
 
+    def targets(self, y: Tensor) -> Tensor:
+        """Return targets where the weights are, or say what shape they should have."""
+        some = next(iter(self.meta["params"].values()))
+        if self.facts["classes"]:
+            if y.dim() != 1 or y.is_floating_point():
+                raise ValueError(f"classes must be numbers from 0, one an example, got {y.shape}")
+            return y.to(some.device, torch.int64)
+        outputs = self.facts["outputs"]
+        y = y.unsqueeze(1) if y.dim() == 1 else y
+        if y.shape[1:] != (outputs,):
+            raise ValueError(f"targets must have {outputs} values each, got {tuple(y.shape)}")
+        return y.to(some.device, some.dtype)
+
 
 def _program(path: Path, device: str) -> Callable[..., Any]:
     program = torch.export.load(path)

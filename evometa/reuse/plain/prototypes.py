@@ -30,19 +30,24 @@ class Learner:
         self.meta = self.network.meta
 
     @torch.no_grad()
-    def adapt(self, x: Tensor, y: Tensor) -> Adapted:
+    def adapt(self, x: Tensor, y: Tensor, steps: int | None = None) -> Adapted:
         """Learn a task from labelled examples.
 
         Args:
             x: shape `(examples, ...)`.
-            y: classes from 0, shape `(examples,)`.
+            y: classes from 0, shape `(examples,)`; there must be an example of each.
+            steps: there are none; it is here for other learners.
         """
-        norm = "stored" if self.facts["norm"] == "per-step" else "record"
+        del steps
+        y = self.network.targets(y)
+        norm = "stored" if "record" not in self.facts["programs"] else "record"
         outputs, after = self.network(
             self.meta["params"], self.meta["buffers"], self.network.inputs(x), norm
         )
         features = outputs.flatten(1)
-        members = F.one_hot(y.to(features.device)).T.to(features.dtype)
+        members = F.one_hot(y).T.to(features.dtype)
+        if not members.any(1).all():
+            raise ValueError(f"there must be an example of each class from 0, got {y.tolist()}")
         prototypes = members @ features / members.sum(1, keepdim=True)
         buffers = after if self.facts["norm"] == "inductive" else self.meta["buffers"]
         return Adapted(self, prototypes, buffers)
