@@ -6,8 +6,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import scipy.stats
-
 POOR = 0.3  # rank correlation below which a rung hardly predicts the next
 ENOUGH = 8  # pairs before anybody is warned
 
@@ -46,6 +44,8 @@ def agree(rung: int, pairs: Sequence[tuple[float, float]]) -> Agreement:
     n = len(pairs)
     if n < 3:
         return Agreement(rung, n, 0.0, 1.0)
+    import scipy.stats  # takes a second, which commands without rungs need not wait for
+
     tau = float(scipy.stats.kendalltau(*zip(*pairs, strict=True)).statistic)
     error = math.sqrt(2 * (2 * n + 5) / (9 * n * (n - 1)))
     return Agreement(rung, n, tau if math.isfinite(tau) else 0.0, error)

@@ -19,7 +19,7 @@ import pyarrow as pa
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
-from scipy import stats
+from scipy.special import stdtrit
 
 from evometa.records import Genome, Status
 from evometa.report.ranking import SEED
@@ -151,7 +151,7 @@ def _half(parts: Sequence[_Part]) -> float:
     if variance == 0.0:
         return 0.0
     freedom = variance**2 / sum(part**2 / free for part, free in parts if free)
-    return float(stats.t.ppf(0.975, freedom) * variance**0.5)
+    return float(stdtrit(freedom, 0.975) * variance**0.5)
 
 
 def _bias(rows: Sequence[dict[str, Any]], sign: float, iterations: int) -> Estimate | None:
