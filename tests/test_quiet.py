@@ -20,7 +20,7 @@ def build(genome):
     print("printed in", os.getpid())
     print("complained in", os.getpid(), file=sys.stderr)
     logging.getLogger("mine").info("logged in %d", os.getpid())
-    print("statistics", os.environ["RAY_USAGE_STATS_ENABLED"])
+    print("statistics", os.environ.get("RAY_USAGE_STATS_ENABLED"))
     return mlp(1, [genome["width"]], 1)
 """
 
@@ -40,7 +40,7 @@ def test_a_worker_has_one_log_where_asked_and_sends_no_statistics(tmp_path, monk
         text = path.read_text()
         for word in ("printed", "complained", "INFO mine: logged"):
             assert f"{word} in {process}" in text
-        assert "statistics 0" in text and "statistics 1" not in text
+        assert "statistics 0" in text and not re.search("statistics [^0]", text)
         assert f"in {process}" not in said
 
 
@@ -49,11 +49,10 @@ def test_ray_is_started_in_one_place():
     assert [path.name for path in starts] == ["ray_pool.py"]
 
 
-@pytest.mark.parametrize("module", ["evometa.tune", "evometa.execute.ray_pool"])
 @pytest.mark.parametrize("asked", ["", "1"])
-def test_statistics_are_off_unless_turned_on(module, asked):
+def test_a_tuner_sends_no_statistics_unless_asked(asked):
     code = (
-        f"import {module}\n"
+        "import evometa.tune\n"
         "from ray._common.usage.usage_lib import usage_stats_enabled\n"
         "print(usage_stats_enabled())"
     )

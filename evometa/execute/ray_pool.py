@@ -38,8 +38,6 @@ from evometa.execute.protocol import Evaluate, Interruptible, failed, run_pack
 from evometa.execute.supervisor import NO_LIMITS, Limits, Supervisor
 from evometa.records import Candidate, Counts, Evaluation, Status
 
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent unless it is turned on
-
 START_SECONDS = 120.0
 SCALE_SECONDS = 900.0  # a cloud may take that long to find a machine
 LOOK_SECONDS = 1.0
@@ -338,6 +336,8 @@ def _connect(address: str | None) -> bool:
     """Connect to a cluster, or start one; return whether it was started here."""
     if ray.is_initialized():
         return False
+    # nothing is sent to Ray's makers unless it is turned on
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
         _probe(address)

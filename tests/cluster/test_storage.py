@@ -75,23 +75,23 @@ def cut_at_random(proxy, seed):
 
 def test_a_search_whose_store_is_cut_off_again_and_again(tmp_path, store):
     (tmp_path / "study.py").write_text(driven.STUDY)
-    options = ("-n", 40, "--rungs", 2, "--plan", "vmap", "--executor", "serial")
+    options = ("-n", 60, "--rungs", 2, "--plan", "vmap", "--executor", "serial")
     driven.run(tmp_path, "search", "study.py", "--run", "home", *options)
     expected, proxy = driven.rows(tmp_path / "home"), Proxy(store)
-    url, chance = url_at(proxy.port), random.Random(0)
+    url, far, chance = url_at(proxy.port), place(url_at(store)), random.Random(0)
     try:
         with cut_at_random(proxy, seed=0):
             search = driven.Driven(tmp_path, "search", "study.py", "--run", url, *options)
-            assert not search.stores(place(url), 3)
+            assert not search.stores(far, 3)
             assert not search.ends(chance.uniform(0, 1))
             search.kill()
-            before = driven.begun(place(url))
+            before = driven.begun(far)
             search = driven.Driven(tmp_path, "resume", url, "--executor", "serial")
             assert search.ends(150) and search.process.exitcode == 0, search.said
         print(proxy.cuts, "connections were cut")
         assert proxy.cuts >= 8
         assert 3 < len(before) < len(expected)
-        assert before.items() <= driven.begun(place(url)).items()
-        assert driven.rows(place(url)) == expected
+        assert before.items() <= driven.begun(far).items()
+        assert driven.rows(far) == expected
     finally:
         proxy.close()
