@@ -90,7 +90,15 @@ def stored_study(
     settings = Settings(**options)
     original = Path(kept["file"])
     beside = original.parent if original.parent.is_dir() else None
-    file = load_study(copy, beside=beside)
+    try:
+        file = load_study(copy, beside=beside)
+    except StudyError as error:
+        if beside is not None:
+            raise
+        raise StudyError(
+            f"{error}. The study's folder, {original.parent}, is gone: put what it imports from "
+            "there beside the run's study.py"
+        ) from error
     file = adjusted(file, settings, kept["training"])
     return settings, prepare(file, settings.data)
 

@@ -1,6 +1,8 @@
 """confirm, rerun and export on the command line, on every kind of run."""
 
 import json
+import shutil
+import sys
 
 import pytest
 from typer.testing import CliRunner
@@ -73,6 +75,18 @@ def test_a_run_of_failures_says_so(tmp_path):
 def test_what_is_no_run_is_named(command, tmp_path):
     arguments = {"confirm": [], "rerun": ["c000000"], "export": ["c000000", tmp_path / "x"]}
     assert "study.json" in evometa(command, tmp_path, *arguments[command], code=2)
+
+
+def test_a_study_whose_folder_is_gone_says_what_is_missing(tmp_path):
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "beside_it.py").write_text("WIDTH = 16\n")
+    source = WAVES.replace("study = Study(", "from beside_it import WIDTH\n\nstudy = Study(")
+    run = make_run(tmp_path / "old", source, 3).rename(tmp_path / "run")
+    shutil.rmtree(tmp_path / "old")
+    sys.modules.pop("beside_it")
+    assert "put what it imports" in evometa("rerun", run, "c000001", code=2)
+    (run / "beside_it.py").write_text("WIDTH = 16\n")
+    assert "equal" in evometa("rerun", run, "c000001")
 
 
 def test_a_torn_confirmation_does_not_keep_the_report_away(waves, tmp_path):
