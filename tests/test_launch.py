@@ -7,8 +7,8 @@ import pytest
 
 from evometa.budget import Budget
 from evometa.errors import StudyError
-from evometa.launch import Settings, Workers, adjusted, preflight, start
-from evometa.store import read_table
+from evometa.launch import Settings, Workers, adjusted, preflight, resume, start
+from evometa.store import TIME_AND_PLACE, read_table
 from evometa.study import load_study
 from evometa.warm import Earlier
 from tests.test_warm import Nobody
@@ -87,3 +87,20 @@ def test_settings_add_to_the_study(tmp_path):
     study = adjusted(load(tmp_path), settings, {"iterations": 90}).study
     assert [level.iterations for level in study.levels] == [0, 10, 30, 90, 90]
     assert [str(limit) for limit in study.limits] == ["params <= 16", "macs <= 99"]
+
+
+def test_a_search_that_ended_by_its_budget_goes_on_with_another(tmp_path):
+    """Its table is then that of a search which had the larger budget from the beginning."""
+    text = FILE.format(inputs=1).replace('    constraints=["params <= 16"],\n', "")
+    (tmp_path / "study.py").write_text(text)
+    file, quiet = load_study(tmp_path / "study.py"), lambda *_: Nobody()
+    for name, patience in (("short", 1), ("long", 4)):
+        settings = Settings(candidates=6, budget=Budget(patience=patience), window=1)
+        start(file, tmp_path / name, settings, Workers("serial"), quiet)
+    before = read_table(tmp_path / "short")
+    resume(tmp_path / "short", Workers("serial"), quiet, budget=Budget(patience=4))
+    short, long = (
+        read_table(tmp_path / name).drop_columns([*TIME_AND_PLACE]) for name in ("short", "long")
+    )
+    assert len(before) < len(long)
+    assert short.to_pylist() == long.to_pylist()

@@ -91,6 +91,9 @@ def search(
 def resume(
     run: options.RunPath,
     candidates: options.Total = None,
+    hours: options.Hours = None,
+    device_seconds: options.DeviceSeconds = None,
+    patience: options.Patience = None,
     observer: options.ObserverNames = None,
     data: options.DataFolder = None,
     executor: options.ExecutorName = "ray",
@@ -102,10 +105,12 @@ def resume(
 ) -> None:
     """Go on with a stopped or killed search, to the same table as without the break."""
     from evometa import launch
+    from evometa.budget import Budget
     from evometa.limits import stored_limits
     from evometa.observe import find_observer
     from evometa.store import RunDirectory
 
+    budget = Budget(hours, device_seconds, patience)
     observers = [find_observer(name) for name in observer or ()]
     kept = RunDirectory.read(run)
     logs = _logs(run) if worker_logs else None
@@ -124,6 +129,7 @@ def resume(
             launch.Workers(executor, address, workers, gpus, time_limit, logs),
             _watch(kept["objectives"], stored_limits(kept)),
             candidates=candidates,
+            budget=None if budget == Budget() else budget,
             data=None if data is None else launch.Data(data),
             observers=observers,
         )

@@ -15,7 +15,7 @@ from typing import Protocol
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from evometa.budget import Meter
+from evometa.budget import Budget, Meter
 from evometa.evaluate import Evaluator, identify
 from evometa.execute import Executor, Limits, Serial
 from evometa.execute.ray_pool import RayPool
@@ -82,6 +82,7 @@ def resume(
     watch: Callable[[int, Executor], Watch],
     *,
     candidates: int | None = None,
+    budget: Budget | None = None,
     data: Data | None = None,
     observers: Sequence[MakeObserver] = (),
 ) -> pa.Table:
@@ -92,6 +93,7 @@ def resume(
         workers: where candidates are evaluated; may differ from before.
         watch: makes the observer from the number of candidates and from who evaluates them.
         candidates: a new total; default the one it was started with.
+        budget: what else ends it; default what it was started with.
         data: where the data is now; default where it was.
         observers: make observers of one's own.
 
@@ -105,6 +107,8 @@ def resume(
         settings, file = stored_study(directory.study, copy, data)
         if candidates is not None:
             settings = replace(settings, candidates=candidates)
+        if budget is not None:
+            settings = replace(settings, budget=budget)
         check_same(directory.study, describe(file, settings))
         repair(run)
         earlier = Earlier(**directory.study.get("earlier", {}))
