@@ -10,6 +10,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from tests.driven import environment
+
 ROOT = Path(__file__).resolve().parents[1]
 
 _processes = multiprocessing.get_context("forkserver")
@@ -41,7 +43,7 @@ class Command:
         self._output = Path(output)
         self._process = _processes.Process(
             target=_run,
-            args=([*map(str, arguments)], str(folder), dict(os.environ), output),
+            args=([*map(str, arguments)], str(folder), environment(), output),
             daemon=True,
         )
         self._process.start()

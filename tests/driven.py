@@ -18,6 +18,8 @@ FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["evometa.launch", "evometa.report", "evometa.warm", "torch._dynamo"])
 
 STUDY = """
+import time
+
 from evometa import Study, Training, space as s
 from evometa.network import mlp
 from evometa.rule import preset, rule_space
@@ -25,7 +27,7 @@ from evometa.task import Sinusoid
 
 study = Study(
     space=s.Struct(width=s.Int(2, 30), rule=rule_space(steps=s.Int(1, 2))),
-    build=lambda genome: mlp(1, [genome["width"]], 1),
+    build=lambda genome: (time.sleep(0.03), mlp(1, [genome["width"]], 1))[1],
     task=Sinusoid(shots=4, queries=4, eval_queries=8),
     objectives={"query_loss": "min", "params": "min"},
     baselines={"MAML": {"width": 5, "rule": preset("maml")}},
@@ -41,7 +43,7 @@ class Driven:
     def __init__(self, folder, *arguments):
         self._said, self._locked = folder / "said", folder / "locked"
         words = list(map(str, arguments))
-        self.process = FORKS.Process(target=_drive, args=(folder, words, dict(os.environ)))
+        self.process = FORKS.Process(target=_drive, args=(folder, words, environment()))
         self.process.start()
 
     def ends(self, seconds):
@@ -80,6 +82,14 @@ class Driven:
     @property
     def said(self):
         return " ".join(self._said.read_text().split())
+
+
+def environment():
+    """Return this process's environment without what Ray has written into it.
+
+    `ray.init` asks for tokens in the environment, which a fork has read before.
+    """
+    return {name: value for name, value in os.environ.items() if name != "RAY_AUTH_MODE"}
 
 
 def _drive(folder, arguments, environment):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -199,14 +200,19 @@ def tuned(folder, how, address):
 
 @pytest.mark.parametrize("address", [1, 2], indirect=True, ids=["one machine", "two"])
 def test_an_interrupted_tuner_is_restored(tmp_path, address):
-    process = tuned(tmp_path, "start", address)
-    run = tmp_path / "run"
-    until = time.monotonic() + 120
-    while not ((run / "evaluations").is_dir() and len(read_table(run)) >= 5):
-        assert process.poll() is None and time.monotonic() < until, process.communicate()[0]
-        time.sleep(0.1)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
+    run, whole = tmp_path / "run", False
+    while not whole:  # Tune cannot go on from a snapshot that it was just writing
+        for leftover in ("run", "tune"):
+            shutil.rmtree(tmp_path / leftover, ignore_errors=True)
+        process = tuned(tmp_path, "start", address)
+        until = time.monotonic() + 120
+        while not ((run / "evaluations").is_dir() and len(read_table(run)) >= 5):
+            assert process.poll() is None and time.monotonic() < until, process.communicate()[0]
+            time.sleep(0.1)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        snapshots = [*(tmp_path / "tune/study").glob("experiment_state-*.json")]
+        whole = bool(snapshots) and all(path.stat().st_size for path in snapshots)
     before = {e.candidate.id: e for e in evaluations(read_table(run))}
     assert 5 <= len(before) < 16
     process = tuned(tmp_path, "restore", address)

@@ -128,8 +128,9 @@ def _about_bias(found: Sequence[Confirmed], scored: str) -> str:
         )
     word = "better" if best.bias.mean > 0 else "worse"
     return (
-        f"The search gave {best.name or best.id} a {scored} that is {abs(best.bias.mean):.4g} ± "
-        f"{best.bias.half:.2g} {word} than the mean of its new trainings, on the very same "
-        "meta-validation episodes: the luck of its seed, which a search selects for. The rest of "
-        "the way to the score on meta-test is that of other episodes."
+        f"The {scored} by which the search ranked {best.name or best.id} was "
+        f"{abs(best.bias.mean):.4g} ± {best.bias.half:.2g} {word} than the mean of its new "
+        "trainings, on the very same meta-validation episodes: the luck of its seed, which a "
+        "search selects for. The rest of the way to the score on meta-test is that of other "
+        "episodes."
     )
