@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from evometa.study import load_study
 from tests.commands import evometa
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -50,3 +51,26 @@ def test_both_commands_are_there():
     text = (ROOT / "README.md").read_text()
     assert "pip install . && evometa search search_spaces/sinusoid.py" in text
     assert "pip install '.[test]' && python -m pytest" in text
+
+
+def test_the_result_is_that_of_the_table_beside_it():
+    from evometa.report.confirmed import compare
+    from evometa.store import RunDirectory, read_confirmed
+
+    shipped = ROOT / "search_spaces" / "omniglot_20way"
+    study = RunDirectory.read(shipped)
+    assert study["file_sha256"] == load_study(shipped.with_suffix(".py")).sha256
+    text = (ROOT / "README.md").read_text()
+    found = compare(read_confirmed(shipped), study)
+    assert len(found) == 8
+    for each in found:
+        score = f"{100 * each.test.mean:.1f} ± {100 * each.test.half:.1f}"
+        names = (f"| {each.name or each.id} |", f"| **{each.id}** |")
+        row = next(line for line in text.split("\n") if line.startswith(names))
+        assert score in row and f"{each.metrics['params']:,.0f}" in row
+
+
+def test_the_report_of_the_table_is_drawn(tmp_path):
+    shipped = ROOT / "search_spaces" / "omniglot_20way"
+    evometa("report", shipped, "--out", tmp_path / "report.html", folder=tmp_path)
+    assert "better than ProtoNet" in (tmp_path / "report.html").read_text()

@@ -90,7 +90,7 @@ def test_a_search_whose_store_is_cut_off_again_and_again(tmp_path, store):
             search = driven.Driven(tmp_path, "resume", url, "--executor", "serial")
             assert search.ends(150) and search.process.exitcode == 0, search.said
         print(proxy.cuts, "connections were cut")
-        assert proxy.cuts >= 8
+        assert proxy.cuts >= 3
         assert 3 < len(before) < len(expected)
         assert before.items() <= driven.begun(far).items()
         assert driven.rows(far) == expected
