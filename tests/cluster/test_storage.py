@@ -31,15 +31,15 @@ def store(monkeypatch):
     server.stop()
 
 
-def url_at(port):
+def url_at(port, name):
     return (
-        f"s3://bucket/runs/a?endpoint_override=127.0.0.1:{port}&scheme=http&region=us-east-1"
+        f"s3://bucket/runs/{name}?endpoint_override=127.0.0.1:{port}&scheme=http&region=us-east-1"
         "&allow_bucket_creation=true"
     )
 
 
 def test_a_run_on_an_object_store_is_as_good_as_one_at_home(tmp_path, store):
-    url = url_at(store)
+    url = url_at(store, "calm")
     short = ("--iterations", 3, "--plan", "vmap", "--executor", "serial")
     evometa("search", STUDY, "--run", "home", "-n", 8, "--seeds", 1, *short, folder=tmp_path)
     evometa("search", STUDY, "--run", url, "-n", 5, "--seeds", 1, *short, folder=tmp_path)
@@ -80,7 +80,7 @@ def test_a_search_whose_store_is_cut_off_again_and_again(tmp_path, store):
     options = ("-n", 60, "--rungs", 2, "--plan", "vmap", "--executor", "serial")
     driven.run(tmp_path, "search", "study.py", "--run", "home", *options)
     expected, proxy = driven.rows(tmp_path / "home"), Proxy(store)
-    url, far = url_at(proxy.port), place(url_at(store))
+    url, far = url_at(proxy.port, "cut"), place(url_at(store, "cut"))
     try:
         with cut_at_random(proxy, seed=0):
             search = driven.Driven(tmp_path, "search", "study.py", "--run", url, *options)
