@@ -108,6 +108,7 @@ def resume(
     from evometa.budget import Budget
     from evometa.limits import stored_limits
     from evometa.observe import find_observer
+    from evometa.report import full_rung
     from evometa.store import RunDirectory
 
     budget = Budget(hours, device_seconds, patience)
@@ -127,7 +128,7 @@ def resume(
         launch.resume(
             run,
             launch.Workers(executor, address, workers, gpus, time_limit, logs),
-            _watch(kept["objectives"], stored_limits(kept)),
+            _watch(kept["objectives"], stored_limits(kept), full_rung(kept)),
             candidates=candidates,
             budget=None if budget == Budget() else budget,
             data=None if data is None else launch.Data(data),
@@ -180,7 +181,7 @@ def _start(
         )
     study = file.study
     with _searching(run):
-        watch = _watch(study.objectives, study.limits)
+        watch = _watch(study.objectives, study.limits, len(study.rungs))
         launch.start(file, run, settings, where, watch, earlier, observers)
 
 
@@ -208,11 +209,11 @@ def _logs(run: Place) -> str:
 
 
 def _watch(
-    objectives: Mapping[str, str], limits: Sequence[Limit]
+    objectives: Mapping[str, str], limits: Sequence[Limit], full: int
 ) -> Callable[[int, Executor], Watch]:
     from evometa.report import Progress
 
-    return lambda total, executor: Progress(out, objectives, total, executor.counts, limits)
+    return lambda total, executor: Progress(out, objectives, total, executor.counts, limits, full)
 
 
 def _finish(run: Place, took: float) -> None:

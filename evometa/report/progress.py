@@ -29,6 +29,8 @@ class Progress:
         total: candidates in all.
         counts: returns the state of the workers.
         limits: constraints; who breaks one is never the best.
+        full: rung of the full evaluation; those above are further seeds, and one seed more does not
+            make a best.
     """
 
     def __init__(
@@ -38,9 +40,10 @@ class Progress:
         total: int,
         counts: Callable[[], Counts],
         limits: Sequence[Limit] = (),
+        full: int | None = None,
     ) -> None:
         self._console, self._objectives, self._total = console, objectives, total
-        self._look, self._limits = counts, limits
+        self._look, self._limits, self._full = counts, limits, full
         self._counts = counts()
         self._done = self._fresh = self._again = 0
         self._device_seconds = 0.0
@@ -83,6 +86,8 @@ class Progress:
             self._failures[evaluation.status.value] += 1
         elif broken(evaluation.metrics, self._limits):
             self._infeasible = True
+        elif self._full is not None and evaluation.candidate.rung > self._full:
+            pass
         elif self._best is None or self._place(evaluation) < self._place(self._best):
             self._best = evaluation
 

@@ -198,6 +198,14 @@ def test_progress_never_shows_who_breaks_a_constraint_as_the_best():
         assert f"({second.candidate.id})" in line.text
 
 
+def test_progress_does_not_take_one_seed_more_for_a_best():
+    _, best, second, *_ = EVALUATIONS
+    with Progress(Console(file=io.StringIO()), OBJECTIVES, 9, lambda: Counts(1, 1), (), 0) as line:
+        line.recorded(best)
+        line.recorded(replace(second, candidate=replace(second.candidate, rung=1)))
+        assert f"({best.candidate.id})" in line.text and "1 promoted" in line.text
+
+
 @pytest.mark.parametrize("width", [80, 120])
 def test_progress_fits_a_terminal(width):
     console = Console(file=io.StringIO(), width=width, force_terminal=True)
