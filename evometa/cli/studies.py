@@ -62,8 +62,7 @@ def search(
     from evometa.observe import find_observer
     from evometa.study import load_study
 
-    observers = [find_observer(name) for name in observer or ()]
-    study_file = load_study(file)
+    study_file, observers = load_study(file), [find_observer(name) for name in observer or ()]
     settings = launch.Settings(
         candidates=candidates or study_file.study.candidates,
         seed=seed,
@@ -79,12 +78,12 @@ def search(
         device=device,
         data=launch.Data(data, download, skip_broken),
     )
-    changes = {} if iterations is None else {"iterations": iterations}
     run = run or Path("runs") / file.stem
     logs = _logs(run) if worker_logs else None
     where = launch.Workers(executor, address, workers, gpus, time_limit, logs)
     launch.refuse_existing(run, study_file)
-    study_file = launch.adjusted(study_file, settings, changes)
+    training = {} if iterations is None else {"iterations": iterations}
+    study_file = launch.adjusted(study_file, settings, training)
     _start(study_file, run, settings, where, plan, warm_start or (), observers)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import platform
-import resource
 import statistics
 import time
 import traceback
@@ -27,6 +26,7 @@ from evometa.evaluate.checkpoint import (
     stages_to,
 )
 from evometa.evaluate.gate import Admission, Rejected, admit
+from evometa.evaluate.memory import peak_memory
 from evometa.evaluate.plan import Plan, parse_plan
 from evometa.evaluate.scoring import Outcome, score
 from evometa.evaluate.settings import numerics
@@ -392,10 +392,3 @@ def choose_device(name: str) -> torch.device:
 def device_name(device: torch.device) -> str:
     """Return a name a person knows: the card's, or `cpu`."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-
-
-def peak_memory(device: torch.device) -> int:
-    """Return the peak bytes of the device since it was reset, or of the process on a CPU."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -56,3 +57,10 @@ def _is(value: Any) -> bool:
 
 def _key(tensor: Tensor) -> int:
     return int(tensor.untyped_storage()._cdata)
+
+
+def peak_memory(device: torch.device) -> int:
+    """Return the peak bytes of the device since it was reset, or of the process on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from evometa.errors import EvometaError, StoreError, StudyError
+from evometa.evaluate import Evaluator
 from evometa.execute import Executor
 from evometa.launch import Watch, Workers, make_executor
 from evometa.records import Candidate, Evaluation, Genome, Status, derive_seed
@@ -26,6 +27,7 @@ from evometa.store import (
     read_confirmed,
     write_confirmed,
 )
+from evometa.study import Study
 
 REPEATS = 1000  # most new seeds of a candidate
 FOLDER = "confirmed"
@@ -116,30 +118,41 @@ def confirm(
             for repeat in range(wanted.seeds)
             if (candidate.number, repeat) not in behind
         }
-        validation = study.training.validation
-        evaluate = replace(
-            run.evaluator(),
-            study=study,
-            splits={"meta-test": wanted.episodes, "meta-validation": validation},
-            keep=str((run.place / FOLDER).resolve()) if isinstance(run.place, Path) else None,
-        )
         if trainings:
-            executor = make_executor(evaluate, workers, run.file.modules)
+            executor = make_executor(_evaluator(run, study, wanted), workers, run.file.modules)
             stack.callback(executor.close)
             observer = stack.enter_context(watch(len(trainings), executor))
-            for pack in _packs(list(trainings.values())):
-                executor.submit(pack)
-            left = len(trainings)
-            while left:
-                for evaluation in executor.collect(POLL_SECONDS):
-                    training = trainings[evaluation.candidate.number]
-                    rows.append(_row(run, evaluation, training, study.training.iterations))
-                    write_confirmed(run.place, run.kept, rows)
-                    shown = replace(training.original, rung=0)
-                    observer.recorded(replace(evaluation, candidate=shown))
-                    left -= 1
-                observer.tick()
+            for evaluation in _results(executor, list(trainings.values()), observer):
+                training = trainings[evaluation.candidate.number]
+                rows.append(_row(run, evaluation, training, study.training.iterations))
+                write_confirmed(run.place, run.kept, rows)
+                shown = replace(training.original, rung=0)
+                observer.recorded(replace(evaluation, candidate=shown))
         return write_confirmed(run.place, run.kept, rows)
+
+
+def _evaluator(run: StoredRun, study: Study, wanted: Confirmation) -> Evaluator:
+    """Return what trains in full, and tests on meta-test and the search's meta-validation."""
+    return replace(
+        run.evaluator(),
+        study=study,
+        splits={"meta-test": wanted.episodes, "meta-validation": study.training.validation},
+        keep=str((run.place / FOLDER).resolve()) if isinstance(run.place, Path) else None,
+    )
+
+
+def _results(
+    executor: Executor, trainings: Sequence[_Training], observer: Watch
+) -> Iterator[Evaluation]:
+    """Yield the evaluation of each training as it comes."""
+    for pack in _packs(trainings):
+        executor.submit(pack)
+    left = len(trainings)
+    while left:
+        found = executor.collect(POLL_SECONDS)
+        left -= len(found)
+        yield from found
+        observer.tick()
 
 
 def _chosen(run: StoredRun, wanted: Confirmation) -> list[tuple[Candidate, Sequence[float]]]:

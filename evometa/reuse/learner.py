@@ -95,7 +95,7 @@ class FewShotLearner:
             raise EvometaError(f"`steps >= 0` must hold, but got (steps={steps!r})")
         inputs, batched = self.inputs(x)
         targets, classes, flat = self._targets(y, inputs.shape[:2], batched=batched)
-        learner = self._for(classes, inputs.shape[1])
+        learner = self._for(classes)
         single = not self.mapped or len(inputs) == 1
         prepared = learner.prepared(training=False, mapped=not single)
 
@@ -126,7 +126,7 @@ class FewShotLearner:
     def _sample(self) -> str:
         return ", ".join(map(str, self.sample))
 
-    def _for(self, classes: list[npt.NDArray[Any]] | None, examples: int) -> Learner:
+    def _for(self, classes: list[npt.NDArray[Any]] | None) -> Learner:
         if classes is None or not isinstance(self.learner, Prototypes):
             return self.learner
         return replace(self.learner, classes=len(classes[0]))
