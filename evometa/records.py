@@ -60,15 +60,17 @@ class Evaluation:
     Attributes:
         candidate: what was evaluated.
         status: how it ended.
-        metrics: means over the meta-validation episodes (`query_loss`, `accuracy`, ...) and costs
-            (`params`, `macs`, `adapt_seconds`, ...). Empty unless known; finite where present.
+        metrics: those of the task over the meta-validation episodes (`query_loss`, `accuracy`,
+            ...), costs (`params`, `macs`, `adapt_seconds`, ...) and what the user measures. Empty
+            unless known; finite where present.
         scores: the task's first metric for each meta-validation episode, in episode order.
-        steps: its means after 0, 1, ... inner steps.
+        steps: that metric after 0, 1, ... inner steps.
+        interval: half-width of its 95 % interval over the episodes.
         curve: `(meta_iteration, meta_train_loss)` along the training.
         error: what went wrong, empty when `OK`.
         signature: hash of the program structure; equal signatures can share one pack.
         network: the network's layers, as PyTorch prints them.
-        norm: batch-norm protocol of the scores: `transductive`, `inductive` or `per-step`.
+        norm: batch-norm protocol of the scores: `inductive`, `transductive` or `per-step`.
         plan: how the inner loops were executed: `loop`, `vmap`, ...
         note: what the gate changed so that the candidate could work, such as the order of
             derivative; empty if nothing.
@@ -88,6 +90,7 @@ class Evaluation:
     scores: tuple[float, ...] = ()
     curve: tuple[tuple[int, float], ...] = ()
     steps: tuple[float, ...] = ()
+    interval: float = 0.0
     error: str = ""
     signature: str = ""
     network: str = ""
@@ -153,11 +156,6 @@ def derive_seed(*parts: int | str) -> int:
 
 Objectives: TypeAlias = Mapping[str, str]
 """Metric name to direction, `"min"` or `"max"`; the first is the primary one."""
-
-
-def direction_of(metric: str, objectives: Objectives) -> str:
-    """Return which way a metric improves: as an objective says, else accuracy up, losses down."""
-    return objectives.get(metric, "max" if metric == "accuracy" else "min")
 
 
 def losses(evaluation: Evaluation, objectives: Objectives) -> tuple[float, ...]:

@@ -13,7 +13,9 @@ from types import ModuleType
 from typing import Any
 
 from evometa.errors import StudyError
+from evometa.learner import Families, Family, with_own
 from evometa.limits import Limit, parse_limit
+from evometa.metrics import Measure, Metric, as_metrics
 from evometa.records import Genome, Objectives
 from evometa.space import Primitive, Space, trees
 from evometa.task.protocol import Task
@@ -24,7 +26,7 @@ COSTS = ("params", "macs", "rule_size", "adapt_seconds", "adapt_bytes")
 The first three are known before any training.
 """
 
-NORMS = ("transductive", "inductive", "per-step")
+NORMS = ("inductive", "transductive", "per-step")
 PRECISIONS = ("float32", "tf32", "bfloat16")
 
 
@@ -36,20 +38,23 @@ class Training:
         iterations: meta-iterations (outer steps).
         tasks: episodes in one meta-batch.
         validation: meta-validation episodes, the same for all candidates of a study.
-        norm: batch-norm protocol, `"transductive"`, `"inductive"` or `"per-step"`; stored with
-            each score.
+        norm: batch-norm protocol, stored with each score: `"inductive"`, new examples are
+            normalised by the statistics of the support set, so that one query is predicted as well
+            as twenty; `"transductive"`, by those of the queries that come together, as in the
+            published MAML code, which fails when they come one by one (the metric
+            `one_by_one_METRIC` says how much); or `"per-step"`, by running averages (MAML++).
         precision: `"float32"`; `"tf32"`, faster matrix products on CUDA; `"bfloat16"`, mixed.
         deterministic: use kernels that give the same bits every time on a device, where PyTorch has
             them; matters on CUDA, and costs speed.
         later: also score after each step up to this one, beyond those that the rule is trained
             with; gives the metric `later_METRIC`, the worst mean from the last trained step on; a
-            loss that is not finite there counts as 1e6. 0 for no look beyond.
+            score that is not finite there counts as the worst. 0 for no look beyond.
     """
 
     iterations: int = 1000
     tasks: int = 25
     validation: int = 200
-    norm: str = "transductive"
+    norm: str = "inductive"
     precision: str = "float32"
     deterministic: bool = False
     later: int = 0
@@ -155,7 +160,7 @@ class Study:
         build: makes an ordinary module from a genome.
         task: the few-shot tasks.
         objectives: metric name to `"min"` or `"max"`; the first is the primary one. Default: the
-            task's first metric, in its natural direction.
+            task's first metric, in the direction that the task declares.
         baselines: known designs by name, evaluated first and shown beside the best.
         training: how a candidate is meta-trained and validated.
         candidates: how many candidates a search evaluates unless told otherwise.
@@ -167,6 +172,10 @@ class Study:
         seeds: with how many seeds those that may be the best are trained in full.
         searcher: a name of `evometa.search`, or a function of space, objectives and seed that
             makes a strategy.
+        families: ways of learning of the user's own, besides those of `evometa.learner`.
+        measures: metrics of the candidate that the user measures, by name: a latency on their
+            device, say. They may be objectives and constraints; those of the untrained candidate
+            reject it before any training.
 
     Raises:
         StudyError: if an argument cannot work.
@@ -184,14 +193,16 @@ class Study:
     rungs: Sequence[Rung] = ()
     seeds: int = 1
     searcher: str | Callable[..., Any] = "hybrid"
+    families: Sequence[Family] = ()
+    measures: Mapping[str, Measure] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not callable(self.build):
             raise StudyError(f"`build` must be a function of a genome, got {self.build!r}")
         if not self.objectives:
-            first = self.task.metrics[0]
-            direction = "max" if first == "accuracy" else "min"
-            object.__setattr__(self, "objectives", {first: direction})
+            object.__setattr__(
+                self, "objectives", {self.scored: self.metrics[self.scored].direction}
+            )
         for name, direction in self.objectives.items():
             if name not in self.metrics:
                 raise StudyError(
@@ -206,13 +217,43 @@ class Study:
         if not isinstance(self.seeds, int) or self.seeds < 1:
             raise StudyError(f"`seeds >= 1` must hold, but got (seeds={self.seeds!r})")
         _ = self.limits, self.levels  # raise where they cannot work
-        _ = self.primitives  # raises where two of them clash
+        _ = self.primitives, self.all_families  # raise where two of them clash
 
     @property
-    def metrics(self) -> tuple[str, ...]:
-        """Names of all metrics an `OK` evaluation has."""
-        later = (f"later_{self.task.metrics[0]}",) if self.training.later else ()
-        return (*self.task.metrics, *later, *COSTS)
+    def task_metrics(self) -> dict[str, Metric]:
+        """The metrics of the task; the first is the one whose scores are kept."""
+        return as_metrics(self.task.metrics, type(self.task).__name__)
+
+    @property
+    def scored(self) -> str:
+        """The metric whose scores are kept, one an episode: the task's first."""
+        return next(iter(self.task_metrics))
+
+    @property
+    def metrics(self) -> dict[str, Metric]:
+        """All metrics that an `OK` evaluation has, by name."""
+        found = self.task_metrics
+        first = Metric(found[self.scored].direction)
+        if self.training.later:
+            found[f"later_{self.scored}"] = first
+        if self.training.norm == "transductive":
+            found[f"one_by_one_{self.scored}"] = first
+        found |= dict.fromkeys(COSTS, Metric("min"))
+        for name, measure in self.measures.items():
+            if not isinstance(measure, Measure):
+                raise StudyError(
+                    f"the measure {name!r} must be a Measure(function, 'min') or 'max', got "
+                    f"{measure!r}"
+                )
+            if name in found:
+                raise StudyError(f"a measure must not be called like the metric {name!r}")
+            found[name] = Metric(measure.direction)
+        return found
+
+    @property
+    def all_families(self) -> Families:
+        """All ways of learning by name, the user's own among them."""
+        return with_own(self.families)
 
     @property
     def limits(self) -> tuple[Limit, ...]:
@@ -221,7 +262,7 @@ class Study:
             raise StudyError(
                 f"`constraints` must be a sequence of texts, got one: {self.constraints!r}"
             )
-        return tuple(parse_limit(text, self.metrics) for text in self.constraints)
+        return tuple(parse_limit(text, tuple(self.metrics)) for text in self.constraints)
 
     @property
     def levels(self) -> tuple[Level, ...]:
@@ -230,7 +271,7 @@ class Study:
         levels = []
         for rung in self.rungs:
             task = rung.task or self.task
-            if task.metrics != self.task.metrics:
+            if as_metrics(task.metrics, type(task).__name__) != self.task_metrics:
                 raise StudyError(
                     f"the task of a rung must have the metrics {self.task.metrics}, but one has "
                     f"{task.metrics}"

@@ -14,8 +14,9 @@ trained with, as Meta-SGD's do.
 
 from evometa import Study, Training
 from evometa import space as s
+from evometa.learner import preset
 from evometa.network import mlp
-from evometa.rule import preset, rule_space, update_space
+from evometa.rule import rule_space, update_space
 from evometa.task import Sinusoid
 
 space = s.Struct(

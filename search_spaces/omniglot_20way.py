@@ -15,8 +15,9 @@ from torch import nn
 
 from evometa import Study, Training, halving
 from evometa import space as s
+from evometa.learner import preset, prototype_space
 from evometa.network import ConvBlock, conv_net
-from evometa.rule import preset, prototype_space, rule_space, update_space
+from evometa.rule import rule_space, update_space
 from evometa.task import Omniglot
 
 WAYS = 20

@@ -11,8 +11,9 @@ from torch import nn
 
 from evometa import Study, Training
 from evometa import space as s
+from evometa.learner import preset
 from evometa.network import ConvBlock, conv_net
-from evometa.rule import preset, rule_space, update_space
+from evometa.rule import rule_space, update_space
 from evometa.task import Omniglot
 
 space = s.Struct(

@@ -13,8 +13,9 @@ from torch import nn
 
 from evometa import Study, Training
 from evometa import space as s
+from evometa.learner import preset
 from evometa.network import mlp
-from evometa.rule import preset, rule_space
+from evometa.rule import rule_space
 from evometa.task import Sinusoid
 
 space = s.Struct(

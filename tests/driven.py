@@ -22,7 +22,8 @@ import time
 
 from evometa import Study, Training, space as s
 from evometa.network import mlp
-from evometa.rule import preset, rule_space
+from evometa.learner import preset
+from evometa.rule import rule_space
 from evometa.task import Sinusoid
 
 study = Study(

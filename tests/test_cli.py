@@ -17,7 +17,8 @@ ROOT = Path(__file__).resolve().parents[1]
 SMALL = """
 from evometa import Study, Training, space as s
 from evometa.network import mlp
-from evometa.rule import preset, rule_space
+from evometa.learner import preset
+from evometa.rule import rule_space
 from evometa.task import Sinusoid
 import helper_beside_the_study
 

@@ -9,25 +9,26 @@ import evometa
 
 ROOT = Path(evometa.__file__).parent
 
-LEAVES = {"errors", "records", "limits", "agreement"}
+LEAVES = {"errors", "records", "limits", "agreement", "metrics"}
 ALLOWED = {
     "space": LEAVES,
     "search": LEAVES | {"space"},
     "network": LEAVES,
     "rule": LEAVES | {"space"},  # rule_space is a space
-    "task": LEAVES,
-    "learner": LEAVES | {"rule", "network", "space"},  # primitives of the user's own
-    "study": LEAVES | {"space", "task"},
+    "task": LEAVES | {"network"},  # padding
+    "learner": LEAVES | {"rule", "network", "space", "task"},
+    "study": LEAVES | {"space", "task", "learner"},
     "evaluate": LEAVES | {"network", "rule", "task", "learner", "study"},
     "execute": LEAVES,
     "store": LEAVES,
-    "report": LEAVES | {"rule"},  # formulas
+    "report": LEAVES | {"learner"},  # formulas
     "run": LEAVES | {"search", "execute"},
     "budget": LEAVES,
     "observe": LEAVES | {"run"},
     "warm": LEAVES | {"store", "study", "report"},
     "records": set(),
     "limits": {"errors", "records"},
+    "metrics": {"errors", "records"},
     "agreement": set(),
     "errors": set(),
 }

@@ -116,6 +116,7 @@ def print_best(
 ) -> None:
     """Print the best candidates of runs beside their baselines, and what the rungs of one say."""
     from evometa.limits import stored_limits
+    from evometa.metrics import scored_metric
     from evometa.report import full_rung, print_rungs, print_top, rank
     from evometa.report.several import joined
     from evometa.store import RunDirectory, load, run_names
@@ -124,7 +125,7 @@ def print_best(
     study = studies[0]
     if len(runs) > 1:
         study, table = joined(run_names(runs), studies, table)
-    objectives, scored = study["objectives"], study["metrics"][0]
+    objectives, scored = study["objectives"], scored_metric(study)
     limits = stored_limits(study)
     ranked = rank(
         table, objectives, scored=scored, by=by, n=n, full=full_rung(study), limits=limits
@@ -132,7 +133,7 @@ def print_best(
     if as_json:
         print(json.dumps([row.as_dict() for row in ranked], indent=1))  # noqa: T201 - for pipes
         return
-    print_top(out, ranked, objectives, scored=scored)
+    print_top(out, ranked, objectives, scored=scored.name)
     if len(runs) == 1:
         print_rungs(out, table, objectives, study.get("levels", ()))
 

@@ -8,40 +8,40 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from evometa.evaluate.training import forked_random
+from evometa.evaluate.randomness import forked_random
 from evometa.learner import Loss
 from evometa.network import Network, Tensors
-from evometa.task.protocol import Batch
+from evometa.task.episodes import over
+from evometa.task.protocol import Side
 
 STEPS = (1e-5, 1e-7)  # a kink of a ReLU or a pool within a step spoils it: a shorter one may not
 DIRECTIONS = 2  # all differences must be off to blame the network
 TOLERANCE = 0.05
 
 
-def check_curvature(network: Network, loss: Loss, support: Batch) -> None:
-    """Compare a Hessian-vector product of the support loss with finite differences, in float64.
+def check_curvature(network: Network, loss: Loss, side: Side) -> None:
+    """Compare a Hessian-vector product of a loss with finite differences, in float64.
 
     A module that cannot run in float64 is only differentiated twice.
 
     Args:
         network: at its initial parameters.
-        loss: of predictions and targets.
-        support: episodes; the first one is used.
+        loss: of the network on one side of one episode.
+        side: that side.
 
     Raises:
         RuntimeError: if there is no second derivative, or it is not the derivative of the first.
     """
-    inputs, targets = support.inputs[0], support.targets[0]
     try:
-        wide = _Gradient(network, loss, inputs.double(), _wide(targets), torch.float64)
+        wide = _Gradient(network, loss, over(_wide, side), torch.float64)
         wide.at(wide.params)
     except (RuntimeError, TypeError, ValueError):
-        narrow = _Gradient(network, loss, inputs, targets, torch.float32)
-        narrow.times(narrow.direction(0))
+        check_differentiable(network, loss, side)
         return
     best = math.inf
     for step in STEPS:
@@ -56,18 +56,21 @@ def check_curvature(network: Network, loss: Loss, support: Batch) -> None:
     )
 
 
+def check_differentiable(network: Network, loss: Loss, side: Side) -> None:
+    """Take second derivatives of a loss.
+
+    Raises:
+        RuntimeError: if there is none.
+    """
+    narrow = _Gradient(network, loss, side, torch.float32)
+    narrow.times(narrow.direction(0))
+
+
 class _Gradient:
     """The gradient of the support loss as a function of the parameters."""
 
-    def __init__(
-        self,
-        network: Network,
-        loss: Loss,
-        inputs: Tensor,
-        targets: Tensor,
-        dtype: torch.dtype,
-    ) -> None:
-        self._network, self._loss, self._inputs, self._targets = network, loss, inputs, targets
+    def __init__(self, network: Network, loss: Loss, side: Side, dtype: torch.dtype) -> None:
+        self._network, self._loss, self._side = network.unmapped, loss, side
         self._names = list(network.params)
         self._buffers: Tensors = {
             name: value.to(dtype) if value.is_floating_point() else value
@@ -104,10 +107,11 @@ class _Gradient:
     def _gradient(self, leaves: list[Tensor]) -> Sequence[Tensor]:
         params = dict(zip(self._names, leaves, strict=True))
         with forked_random(0):  # the same dropout each time
-            outputs, _ = self._network(
-                params, self._buffers, self._inputs, norm="batch", training=True, mapped=False
-            )
-        loss = self._loss(outputs, self._targets)
+
+            def predict(inputs: Any) -> Any:
+                return self._network(params, self._buffers, inputs, norm="batch", training=True)[0]
+
+            loss = self._loss(predict, self._side)
         return torch.autograd.grad(
             loss, leaves, create_graph=True, allow_unused=True, materialize_grads=True
         )
@@ -130,5 +134,5 @@ def _length(parts: Sequence[Tensor]) -> float:
     return math.sqrt(sum(float(part.square().sum()) for part in parts))
 
 
-def _wide(targets: Tensor) -> Tensor:
-    return targets.double() if targets.is_floating_point() else targets
+def _wide(tensor: Tensor) -> Tensor:
+    return tensor.double() if tensor.is_floating_point() else tensor

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import platform
-import statistics
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,20 +25,26 @@ from evometa.evaluate.checkpoint import (
     save_checkpoint,
     stages_to,
 )
-from evometa.evaluate.gate import Admission, Rejected, admit
+from evometa.evaluate.faults import asked_first
+from evometa.evaluate.gate import Admission, admit
+from evometa.evaluate.measuring import Measured, adapting, measured
 from evometa.evaluate.memory import peak_memory
 from evometa.evaluate.plan import Plan, parse_plan
-from evometa.evaluate.scoring import Outcome, score
+from evometa.evaluate.probe import Rejected
+from evometa.evaluate.randomness import begin, forked_random
+from evometa.evaluate.scoring import Outcome, score, score_one_by_one
 from evometa.evaluate.settings import numerics
-from evometa.evaluate.training import Trained, Trainer, forked_random
-from evometa.learner import Learner
-from evometa.records import Candidate, Evaluation, Genome, Status, derive_seed, direction_of
+from evometa.evaluate.training import Trained, Trainer
+from evometa.learner import Families, Learner, Meta, family_of
+from evometa.records import Candidate, Evaluation, Genome, Status, derive_seed
 from evometa.study import Level, Study
-from evometa.task.protocol import EpisodeBatch
+from evometa.task.episodes import over, part_of
+from evometa.task.protocol import EpisodeBatch, sized, varies
 
 log = logging.getLogger(__name__)
 
 VALIDATION = "meta-validation"
+SHAPES = 10  # different ones among the episodes that candidates are scored on, if they vary
 
 
 @dataclass(frozen=True)
@@ -100,12 +106,18 @@ class Evaluator:
                     results[result.candidate.id] = result
         return [results[candidate.id] for candidate in pack]
 
-    def episodes(self, rung: int = -1, split: str = VALIDATION) -> EpisodeBatch:
-        """Draw the common episodes of a rung, by default of the last one."""
+    def episodes(self, rung: int = -1, split: str = VALIDATION) -> list[EpisodeBatch]:
+        """Draw the common episodes of a rung, by default of the last one: a batch of each shape."""
         level = self.study.levels[rung]
         count = self.splits.get(split, level.training.validation)
         generator = torch.Generator().manual_seed(derive_seed(self.seed, split))
-        return level.task.episodes(split, count, generator)
+        shapes = min(SHAPES, count) if varies(level.task) else 1
+        return [
+            sized(level.task, split, shape).episodes(
+                split, len(range(shape, count, shapes)), generator
+            )
+            for shape in range(shapes)
+        ]
 
     def _admit(self, candidate: Candidate, blank: Evaluation, device: torch.device) -> _Member:
         plans = {kind: parse_plan(text) for kind, text in self.plans.items()}
@@ -115,7 +127,7 @@ class Evaluator:
             level, study = self.study.levels[rung], self.study
             if level.task is not study.task or level.training != study.training:
                 study = replace(study, task=level.task, training=level.training, rungs=())
-            genome = _capped(candidate.genome, level.steps)
+            genome = _capped(candidate.genome, level.steps, study.all_families)
             admissions.append(admit(study, genome, _seed(candidate, level), device, plans))
         start = Start(candidate, 0, None)
         if self.weights and not self.study.levels[candidate.rung].seed:
@@ -158,11 +170,15 @@ class Evaluator:
                     plan=trainer.plan,
                     device=device,
                     steps=level.training.later,
+                    singles=[members[index].admission.learner for index in alive],
                 )
             for index, outcome in zip(alive, scored, strict=True):
                 outcomes[index][split] = outcome
+        extra = {index: self._extra(members[index], trained[index].meta, device) for index in alive}
         results = [
-            self._result(member, trained[index], outcomes[index], str(trainer.plan), device)
+            self._result(
+                member, trained[index], outcomes[index], extra.get(index, {}), trainer, device
+            )
             for index, member in enumerate(members)
         ]
         self._keep(results, trainer)
@@ -175,7 +191,7 @@ class Evaluator:
         ahead = [i for i, rung in enumerate(first.stages) if rung >= first.start.rung]
         for stage in ahead:
             level = self.study.levels[first.stages[stage]]
-            learners, plan = _together([member.admissions[stage] for member in members])
+            learners, metas, plan = _together(members, stage, level, self.study.all_families)
             seeds = [
                 derive_seed(_seed(member.blank.candidate, level), "meta-train")
                 for member in members
@@ -187,6 +203,7 @@ class Evaluator:
                 seeds=seeds,
                 plan=plan,
                 device=device,
+                metas=metas,
                 checkpoints=[kept for kept in checkpoints if kept is not None],
             )
             trainer.run(level.iterations, self._look)
@@ -232,20 +249,48 @@ class Evaluator:
             except StoreError as error:
                 log.warning("%s; whoever wants the weights must train them again", error)
 
+    def _extra(self, member: _Member, meta: Meta, device: torch.device) -> dict[str, float]:
+        """Return what is measured of a trained candidate besides its scores."""
+        study, admission = self.study, member.admission
+        found = dict(admission.measures)
+        episodes = self.episodes(member.rung)[0]
+        if any(measure.trained for measure in study.measures.values()):
+            support = part_of(episodes.support, 0)
+            own = {part: over(lambda leaf: leaf.cpu(), kept) for part, kept in meta.items()}
+
+            def candidate() -> Measured:
+                module = copy.deepcopy(admission.module).eval()
+                fitting = module.state_dict()
+                new = {**own["params"], **own["buffers"]}
+                new = {k: v for k, v in new.items() if k in fitting and v.shape == fitting[k].shape}
+                module.load_state_dict(new, strict=False)
+                inputs = over(torch.clone, asked_first(study.task, support))
+                genome = copy.deepcopy(member.blank.candidate.genome)
+                return Measured(genome, module, inputs, adapting(admission.learner, own, support))
+
+            with forked_random(0):
+                found |= measured(study.measures, candidate, trained=True)
+        if study.training.norm == "transductive" and admission.network.has_batch_norm:
+            scores = score_one_by_one(admission.learner, meta, study.task, episodes, device)
+            first = study.scored
+            found[f"one_by_one_{first}"] = study.task_metrics[first].value(scores[first])
+        return found
+
     def _result(
         self,
         member: _Member,
         trained: Trained,
         outcomes: Mapping[str, Outcome],
-        plan: str,
+        extra: Mapping[str, float],
+        trainer: Trainer,
         device: torch.device,
     ) -> Evaluation:
-        admission, first = member.admission, self.study.task.metrics[0]
+        admission, first, declared = member.admission, self.study.scored, self.study.task_metrics
         known = replace(
             member.blank,
             signature=admission.signature,
             network=admission.network.text,
-            plan=plan,
+            plan=str(trainer.plan),
             note=admission.note,
             peak_memory_bytes=peak_memory(device),
         )
@@ -254,11 +299,14 @@ class Evaluator:
         if why:
             return replace(known, status=Status.DIVERGED, error=why)
         outcome, *_ = outcomes.values()
-        metrics = {name: statistics.fmean(values) for name, values in outcome.scores.items()}
-        means = outcome.means(first)
+        metrics = {name: declared[name].value(scores) for name, scores in outcome.scores.items()}
+        metric = declared[first]
+        means = outcome.means(first, metric)
         if self.study.training.later:
-            worst = min if direction_of(first, self.study.objectives) == "max" else max
+            worst = min if metric.direction == "max" else max
             metrics[f"later_{first}"] = worst(means[outcome.trained :])
+        if self.study.training.norm == "transductive":
+            metrics[f"one_by_one_{first}"] = metrics[first]  # unless there is batch norm
         return replace(
             known,
             status=Status.OK,
@@ -269,12 +317,15 @@ class Evaluator:
                 "rule_size": float(admission.rule_size),
                 "adapt_seconds": outcome.adapt_seconds,
                 "adapt_bytes": float(outcome.adapt_bytes),
+                **extra,
             },
-            scores=tuple(outcome.scores[first]),
+            scores=tuple(metric.each(outcome.scores[first])),
             steps=tuple(means),
             curve=trained.curve,
+            interval=metric.half_interval(outcome.scores[first]),
             further={
-                split: tuple(each.scores[first]) for split, each in list(outcomes.items())[1:]
+                split: tuple(metric.each(each.scores[first]))
+                for split, each in list(outcomes.items())[1:]
             },
         )
 
@@ -342,13 +393,22 @@ class _Member:
         return kin, admission.plan, alone, self.rung, self.start.rung, self.start.iteration
 
 
-def _together(admissions: Sequence[Admission]) -> tuple[list[Learner], Plan]:
-    """Return learners of equal structure, and the plan that suits them."""
+def _together(
+    members: Sequence[_Member], stage: int, level: Level, families: Families
+) -> tuple[list[Learner], list[Meta], Plan]:
+    """Return learners of equal structure, what they begin with, and the plan that suits them."""
+    admissions = [member.admissions[stage] for member in members]
     learners = [admission.learner for admission in admissions]
     plan = admissions[0].plan
     if len({admission.signature for admission in admissions}) == 1:
-        return learners, plan
-    return learners[0].together(learners), replace(plan, compile=False, graph=False)
+        return learners, [admission.meta for admission in admissions], plan
+    genome = members[0].blank.candidate.genome
+    mixing = family_of(genome["rule"], families).family.mixing
+    assert mixing is not None  # else their kin were their structure
+    mixed = list(mixing.together(learners))
+    seeds = [_seed(member.blank.candidate, level) for member in members]
+    metas = [begin(own, seed) for own, seed in zip(mixed, seeds, strict=True)]
+    return mixed, metas, replace(plan, compile=False, graph=False)
 
 
 def _seed(candidate: Candidate, level: Level) -> int:
@@ -356,12 +416,15 @@ def _seed(candidate: Candidate, level: Level) -> int:
     return derive_seed(candidate.seed, "again", level.seed) if level.seed else candidate.seed
 
 
-def _capped(genome: Genome, steps: int | None) -> Genome:
+def _capped(genome: Genome, steps: int | None, families: Families) -> Genome:
     """Return the genome with at most so many inner steps."""
-    rule = genome.get("rule") if isinstance(genome, dict) else None
-    if steps is None or not isinstance(rule, dict) or not isinstance(rule.get("steps"), int):
+    if steps is None or not isinstance(genome, dict) or "rule" not in genome:
         return genome
-    return {**genome, "rule": {**rule, "steps": min(steps, rule["steps"])}}
+    try:
+        family, genes = family_of(genome["rule"], families)
+    except ValueError:  # the gate says what is wrong
+        return genome
+    return {**genome, "rule": {family.name: family.capped(genes, steps)}}
 
 
 def _failed(blank: Evaluation, error: Exception) -> Evaluation:

@@ -1,44 +1,40 @@
 """What is known of a candidate before any training, and whether it can work at all.
 
 The network is built and run on the meta device, where shapes are computed and arithmetic is not;
-then one meta-gradient of one small episode shows whether the derivatives exist and are finite. A
-candidate that cannot work costs milliseconds and is recorded with its reason.
+then one meta-gradient of one small episode shows whether the derivatives exist and are finite, and
+one episode is scored. A candidate that cannot work costs milliseconds and is recorded with its
+reason.
 """
 
 from __future__ import annotations
 
+import copy
 import hashlib
-import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
+from torch.utils import _pytree as pytree
 
 from evometa.errors import EvometaError
-from evometa.evaluate.curvature import check_curvature
-from evometa.evaluate.pack import Layout, Pack
+from evometa.evaluate.faults import asked_first, check_broadcast, draw
+from evometa.evaluate.measuring import Measured, adapting, measured
 from evometa.evaluate.plan import LOOP, Plan, default_plan
-from evometa.evaluate.program import Program
-from evometa.evaluate.training import forked_random
-from evometa.learner import Learner, make_learner, rule_size
+from evometa.evaluate.probe import BeyondLimits, Rejected, check_output, choose_learner, probe
+from evometa.evaluate.randomness import begin, forked_random
+from evometa.evaluate.training import training_task
+from evometa.learner import Learner, Meta, Traits, family_of, preset
 from evometa.limits import broken
 from evometa.network import Cost, Network, measure_cost
 from evometa.records import Genome, derive_seed
-from evometa.rule import preset
 from evometa.study import Study
-from evometa.task.protocol import Batch, EpisodeBatch
-
-
-class Rejected(Exception):
-    """The candidate cannot work; the message is the reason."""
-
-
-class BeyondLimits(Rejected):
-    """The candidate could work, but breaks a constraint of the study."""
+from evometa.task.episodes import examples_of, leading, over, part_of
+from evometa.task.protocol import EpisodeBatch, Side, is_mappable, sized
 
 
 @dataclass(frozen=True)
@@ -46,10 +42,13 @@ class Admission:
     """A candidate that can work.
 
     Attributes:
-        learner: network and rule, with initial parameters drawn from the candidate's seed.
+        learner: network and way of learning.
+        meta: its meta-parameters before any training, drawn from the candidate's seed.
         network: the network as a function.
+        module: the network as `build` made it.
         cost: parameters and multiply-accumulates.
         rule_size: nodes of the rule's update.
+        measures: what the user's measures of the untrained candidate gave.
         signature: equal for candidates that differ only in numbers.
         kin: equal for candidates that may share a pack, their rules' updates differing.
         plan: how its inner loops are executed.
@@ -59,9 +58,12 @@ class Admission:
     """
 
     learner: Learner
+    meta: Meta
     network: Network
+    module: nn.Module
     cost: Cost
     rule_size: int
+    measures: Mapping[str, float]
     signature: str
     kin: str
     plan: Plan
@@ -88,43 +90,55 @@ def admit(
         seed: seeds the initial parameters.
         device: where the candidate would be trained.
         plans: how the inner loops of each kind of network are to be executed; default as
-            `default_plan` says. A network that cannot be mapped runs in a loop whatever the plan.
+            `default_plan` says. What cannot be mapped runs in a loop whatever the plan.
 
     Raises:
         Rejected: with the reason, if the network does not build, shapes do not fit, the outputs
             are not what the task's loss takes, a derivative is missing or not finite, or a
             constraint on what is known now is broken.
+        TaskError: if the task is at fault.
     """
     started = time.perf_counter()
+    task = sized(study.task, "gate")
+    drawn = _trimmed(draw(task, "meta-train", 2, derive_seed("gate")))
+    support = part_of(drawn.support, 0)
+    inputs = asked_first(task, support)
     with forked_random(seed):
         module = _build(study, genome)
-        probe = _trim(study.task.episodes("meta-train", 2, _gate_generator()))
-        inputs = probe.support.inputs[0]
-        cost = _cost(study, genome, module, inputs)
+        cost, outputs = _cost(study, genome, module, inputs)
+        check_broadcast(task, outputs, support)
         module = _materialised(module, inputs)
-    rule = genome["rule"] if "rule" in genome else preset("maml")
+    rule = genome["rule"] if isinstance(genome, dict) and "rule" in genome else preset("maml")
     size = _rule_size(study, rule)
     known = {"params": cost.params, "macs": cost.macs, "rule_size": size}
     if beyond := broken(known, study.limits):
         raise BeyondLimits(beyond)
-    learner, network, note = _differentiable(study, module, rule, probe)
-    try:
-        episodes = _trim(
-            learner.training_task(study.task).episodes("meta-train", 2, _gate_generator())
-        )
-    except (ValueError, TypeError, EvometaError) as error:
-        raise Rejected(f"the learner's own episodes cannot be drawn: {error}") from error
+    chosen = choose_learner(study, module, rule, support, outputs)
+    learner, network = chosen.learner, chosen.network
+    check_output(network, inputs, seed)
+    traits, meta = learner.traits, begin(learner, seed)
+    episodes = _own_episodes(learner, traits, study, drawn)
     wanted = plans.get(network.kind) or default_plan(network.kind, device)
-    chosen = _probe(learner, episodes, seed, wanted)
+    if not (is_mappable(task) and traits.mappable):
+        wanted = LOOP
+    plan = probe(chosen, meta, study, episodes, seed, wanted)
+    found = _measures(study, genome, module, inputs, learner, meta, support)
+    if beyond := broken({**known, **found}, study.limits):
+        raise BeyondLimits(beyond)
+    family = family_of(rule, study.all_families).family
+    kin = family.mixing.kin(learner) if family.mixing else traits.structure
     return Admission(
         learner=learner,
+        meta=meta,
         network=network,
+        module=module,
         cost=cost,
         rule_size=size,
-        signature=_short_hash(learner.structure),
-        kin=_short_hash(learner.kin),
-        plan=chosen,
-        note=note,
+        measures=found,
+        signature=_short_hash(traits.structure),
+        kin=_short_hash(kin),
+        plan=plan,
+        note=chosen.note,
         random=_draws(network, inputs),
         seconds=time.perf_counter() - started,
     )
@@ -132,7 +146,8 @@ def admit(
 
 def _rule_size(study: Study, rule: Genome) -> int:
     try:
-        return rule_size(rule, study.primitives)
+        family, genes = family_of(rule, study.all_families)
+        return family.size(genes, study.primitives)
     except Exception:  # no learner, for whatever reason: it is named below
         return 0
 
@@ -141,38 +156,9 @@ def _short_hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _differentiable(
-    study: Study, module: nn.Module, rule: Genome, probe: EpisodeBatch
-) -> tuple[Learner, Network, str]:
-    """Return a learner whose derivatives are right, its network, and what that took."""
-    reason: Exception | None = None
-    for plain, note in ((False, ""), (True, "without fused attention and cuDNN's recurrent cells")):
-        learner, network = _learner(study, module, rule, plain)
-        if not learner.second_order:
-            return learner, network, note
-        try:
-            check_curvature(network, study.task.loss, probe.support)
-        except Exception as error:
-            reason = reason or error
-        else:
-            return learner, network, note
-    learner, network = _learner(study, module, rule, plain=False)
-    return learner.first_order(), network, f"first-order only: {_derivative_reason(reason)}"
-
-
-def _learner(study: Study, module: nn.Module, rule: Genome, plain: bool) -> tuple[Learner, Network]:
-    network = Network(module, plain=plain)
-    try:
-        learner = make_learner(rule, network, study.task, study.training.norm, study.primitives)
-        learner.init()
-    except (ValueError, TypeError) as error:
-        raise Rejected(f"the learning rule does not fit: {error}") from error
-    return learner, network
-
-
 def _build(study: Study, genome: Genome) -> nn.Module:
     try:
-        module = study.build(genome)
+        module = study.build(copy.deepcopy(genome))
     except Exception as error:
         raise Rejected(f"build raised {type(error).__name__}: {error}") from error
     if not isinstance(module, nn.Module):
@@ -185,66 +171,85 @@ def _build(study: Study, genome: Genome) -> nn.Module:
     return module
 
 
-def _cost(study: Study, genome: Genome, module: nn.Module, inputs: Tensor) -> Cost:
+def _cost(study: Study, genome: Genome, module: nn.Module, inputs: Any) -> tuple[Cost, Any]:
+    """Return the network's cost, and its outputs on the meta device."""
+    meta = torch.device("meta")
     try:
-        with torch.device("meta"):
-            cost, shape = measure_cost(study.build(genome), inputs.to("meta"))
+        with meta:
+            built = study.build(copy.deepcopy(genome))
+            cost, outputs = measure_cost(built, over(lambda leaf: leaf.to(meta), inputs))
     except Exception:
         # Some modules read values while they run, which the meta device does not have.
         try:
-            cost, shape = measure_cost(module, inputs)
+            cost, outputs = measure_cost(module, over(torch.clone, inputs))
         except Exception as error:
             raise Rejected(
-                f"the network does not run on inputs of shape {tuple(inputs.shape)}: "
+                f"the network does not run on inputs of shape {_shapes(inputs)}: "
                 f"{type(error).__name__}: {error}"
             ) from error
-    if not shape or shape[0] != len(inputs):
+    leaves, (count,) = pytree.tree_leaves(outputs), leading(inputs, 1)
+    if not leaves or not all(isinstance(leaf, Tensor) for leaf in leaves):
+        kinds = ", ".join(type(leaf).__name__ for leaf in leaves) or "nothing"
+        raise Rejected(f"the network must return tensors, got {kinds}")
+    if any(not leaf.dim() or len(leaf) != count for leaf in leaves):
         raise Rejected(
-            f"the network must return one prediction an example: for {len(inputs)} examples it "
-            f"returned shape {tuple(shape)}"
+            f"the network must return one prediction an example: for {count} examples it "
+            f"returned shape {_shapes(outputs)}"
         )
-    return cost
+    return cost, over(lambda leaf: leaf.to(meta), outputs)
 
 
-def _materialised(module: nn.Module, inputs: Tensor) -> nn.Module:
+def _shapes(tree: Any) -> str:
+    shapes = [str(tuple(leaf.shape)) for leaf in pytree.tree_leaves(tree)]
+    return ", ".join(shapes)
+
+
+def _materialised(module: nn.Module, inputs: Any) -> nn.Module:
     if any(isinstance(p, UninitializedParameter) for p in module.parameters()):
         with torch.no_grad():
-            module(inputs)
+            module(over(torch.clone, inputs))
     return module
 
 
-def _probe(learner: Learner, episodes: EpisodeBatch, seed: int, wanted: Plan) -> Plan:
-    """Take a meta-gradient by the plan, or in a loop; return the one that works.
-
-    Data-dependent control flow, for instance, cannot be mapped.
-    """
-    cpu = torch.device("cpu")
-    both = EpisodeBatch(*(Batch(*(tensor.unsqueeze(0) for tensor in side)) for side in episodes))
-    reason: Exception | None = None
-    eager = replace(wanted, compile=False, graph=False)
-    for plan, chosen in ((eager, wanted), (LOOP, LOOP)):
-        try:
-            meta = learner.init()
-            stage = learner.at(1.0)
-            program = Program(stage.learner, Layout.of(meta), plan)
-            with forked_random(seed):
-                found = program(Pack.of([meta], [0.0], cpu), stage.numbers, both)
-        except Exception as error:
-            reason = error
-            continue
-        loss = float(found.losses[0])
-        if not math.isfinite(loss):
-            raise Rejected(
-                f"the untrained network's loss after adapting is {loss}; "
-                "lower the rule's rate or steps"
-            )
-        if not bool(found.grads.isfinite().all()):
-            raise Rejected("the derivative of the meta-loss is not finite")
-        return chosen
-    raise Rejected(f"an episode cannot be learned: {_derivative_reason(reason)}") from reason
+def _own_episodes(
+    learner: Learner, traits: Traits, study: Study, drawn: EpisodeBatch
+) -> EpisodeBatch:
+    """Return episodes as the learner is meta-trained on."""
+    if traits.ways is None:
+        return drawn
+    try:
+        own = sized(training_task(study.task, traits), "gate")
+        generator = torch.Generator().manual_seed(derive_seed("gate"))
+        return _trimmed(own.episodes("meta-train", 2, generator))
+    except (ValueError, TypeError, EvometaError) as error:
+        raise Rejected(f"the learner's own episodes cannot be drawn: {error}") from error
 
 
-def _draws(network: Network, inputs: Tensor) -> bool:
+def _measures(
+    study: Study,
+    genome: Genome,
+    module: nn.Module,
+    inputs: Any,
+    learner: Learner,
+    meta: Meta,
+    support: Side,
+) -> dict[str, float]:
+    """Return what the measures of the untrained candidate give."""
+
+    def candidate() -> Measured:
+        own = copy.deepcopy(module).eval()
+        return Measured(
+            copy.deepcopy(genome),
+            own,
+            over(torch.clone, inputs),
+            adapting(learner, {**meta, "stage": {}}, support),
+        )
+
+    with forked_random(0):
+        return measured(study.measures, candidate, trained=False)
+
+
+def _draws(network: Network, inputs: Any) -> bool:
     """Return whether the network draws random numbers while training."""
     with forked_random(0), torch.no_grad():
         before = torch.get_rng_state()
@@ -252,19 +257,13 @@ def _draws(network: Network, inputs: Tensor) -> bool:
         return not torch.equal(before, torch.get_rng_state())
 
 
-def _derivative_reason(error: Exception | None) -> str:
-    text = f"{type(error).__name__}: {error}"
-    if any(word in text for word in ("derivative", "differentiate", "does not require grad")):
-        return f"no second derivative through the network: {text}"
-    return text
-
-
-def _gate_generator() -> torch.Generator:
-    return torch.Generator().manual_seed(derive_seed("gate"))
-
-
-def _trim(episodes: EpisodeBatch) -> EpisodeBatch:
+def _trimmed(episodes: EpisodeBatch) -> EpisodeBatch:
     """Keep few queries: shapes and derivatives do not depend on their number."""
-    most = max(2, episodes.support.inputs.shape[1])
-    queries = Batch(episodes.query.inputs[:, :most], episodes.query.targets[:, :most])
-    return EpisodeBatch(episodes.support, queries)
+    query = episodes.query
+    if not (hasattr(query, "inputs") and hasattr(query, "targets")):
+        return episodes
+    most = max(2, examples_of(part_of(episodes.support, 0)))
+    few = (slice(None), slice(most))
+    return episodes._replace(
+        query=query._replace(inputs=part_of(query.inputs, few), targets=part_of(query.targets, few))
+    )

@@ -118,29 +118,3 @@ class Pack:
             self.rates[chosen],
             self.iteration,
         )
-
-
-def join(packs: Sequence[Pack]) -> Pack:
-    """Return the pack of all members of packs that are equally far.
-
-    Raises:
-        ValueError: if they are not.
-    """
-    if len({pack.iteration for pack in packs}) != 1:
-        raise ValueError(
-            f"packs must be equally far, got meta-iterations {[p.iteration for p in packs]}"
-        )
-    some = packs[0]
-    carried = {
-        part: {name: torch.cat([pack.carried[part][name] for pack in packs]) for name in values}
-        for part, values in some.carried.items()
-    }
-    return Pack(
-        some.layout,
-        torch.cat([pack.flat for pack in packs]),
-        torch.cat([pack.first for pack in packs]),
-        torch.cat([pack.second for pack in packs]),
-        carried,
-        torch.cat([pack.rates for pack in packs]),
-        some.iteration,
-    )

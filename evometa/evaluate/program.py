@@ -14,8 +14,9 @@ from torch.utils import _pytree as pytree
 
 from evometa.evaluate.pack import Layout, Pack
 from evometa.evaluate.plan import Plan
-from evometa.learner import Examples, Learner, MetaLoss, Tensors
-from evometa.task.protocol import Batch, EpisodeBatch
+from evometa.learner import Learner, MetaLoss, Tensors, unmapped
+from evometa.task.episodes import leading, part_of
+from evometa.task.protocol import EpisodeBatch, Side
 
 
 class MetaGradient(NamedTuple):
@@ -49,7 +50,7 @@ class Program:
 
     def __init__(self, learner: Learner, layout: Layout, plan: Plan) -> None:
         self.plan = plan
-        self._learner, self._layout = learner, layout
+        self._layout, self._mapped, self._single = layout, learner, unmapped(learner)
         self._compiled: dict[Any, Compute] = {}
 
     def __call__(self, pack: Pack, numbers: Tensors, episodes: EpisodeBatch) -> MetaGradient:
@@ -67,8 +68,7 @@ class Program:
             try:
                 return self._in_chunks(pack, numbers, episodes)
             except torch.OutOfMemoryError:
-                count, tasks = episodes.support.inputs.shape[:2]
-                smaller = halved(self.plan, count, tasks)
+                smaller = halved(self.plan, *leading(episodes, 2))
                 if smaller is None:
                     raise
                 self.plan = smaller
@@ -77,7 +77,7 @@ class Program:
                 torch.cuda.empty_cache()  # outside of `except`, which keeps the tensors alive
 
     def _in_chunks(self, pack: Pack, numbers: Tensors, episodes: EpisodeBatch) -> MetaGradient:
-        count, tasks = episodes.support.inputs.shape[:2]
+        count, tasks = leading(episodes, 2)
         rows = []
         for start, stop in spans(count, self.plan.candidates):
             carried = {
@@ -95,7 +95,7 @@ class Program:
     def _compute(self, chunk: EpisodeBatch) -> Compute:
         if not self.plan.compile:
             return self._gradient
-        key = tuple(side.inputs.shape for side in chunk)
+        key = shapes_of(chunk)
         if key not in self._compiled:
             self._compiled[key] = self._compile
         return self._compiled[key]
@@ -112,7 +112,7 @@ class Program:
             with torch.no_grad():  # the gradient is in the graph
                 return MetaGradient(*compiled(*arguments))
 
-        self._compiled[tuple(side.inputs.shape for side in chunk)] = run
+        self._compiled[shapes_of(chunk)] = run
         return run(*arguments)
 
     def _gradient(
@@ -130,15 +130,14 @@ class Program:
         flat: Tensor,
         carried: dict[str, Tensors],
         numbers: Tensors,
-        support: Examples,
-        query: Examples,
+        support: Side,
+        query: Side,
         *,
         single: bool,
     ) -> MetaLoss:
         meta = {**self._layout.unflatten(flat), **carried, "stage": numbers}
-        return self._learner.prepared(training=True, mapped=not single).meta_loss(
-            meta, support, query
-        )
+        learner = self._single if single else self._mapped
+        return learner.meta_loss(meta, support, query)
 
     def _in_memory(self, chunk: EpisodeBatch) -> EpisodeBatch:
         if not self.plan.channels_last:
@@ -169,12 +168,12 @@ def mapped(
     Returns:
         What the function returns, tensors that begin with `(candidates, tasks)`.
     """
-    count, tasks = episodes.support.inputs.shape[:2]
+    count, tasks = leading(episodes, 2)
     single = count == tasks == 1
 
     def candidate(flat: Tensor, carried: Any, support: Any, query: Any) -> Any:
         def task(support: Any, query: Any) -> Any:
-            return function(flat, carried, numbers, tuple(support), tuple(query), single=single)
+            return function(flat, carried, numbers, support, query, single=single)
 
         if tasks > 1:
             return vmap(task, randomness="different")(support, query)
@@ -210,9 +209,9 @@ def spans(length: int, chunk: int) -> Iterator[tuple[int, int]]:
         yield start, min(start + step, length)
 
 
-def part_of(episodes: EpisodeBatch, index: Any) -> EpisodeBatch:
-    """Return a part of episodes."""
-    return EpisodeBatch(*(Batch(*(tensor[index] for tensor in side)) for side in episodes))
+def shapes_of(episodes: EpisodeBatch) -> tuple[torch.Size, ...]:
+    """Return what a program that is made for some episodes depends on."""
+    return tuple(tensor.shape for tensor in pytree.tree_leaves(episodes))
 
 
 def _added(row: MetaGradient | None, found: MetaGradient, share: float) -> MetaGradient:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -14,11 +14,13 @@ from torch.utils import _pytree as pytree
 from evometa.evaluate.optimiser import outer_step
 from evometa.evaluate.pack import CARRIED, TRAINED, Pack
 from evometa.evaluate.plan import Plan
-from evometa.evaluate.program import MetaGradient, Program, part_of
-from evometa.learner import Learner, Meta, Tensors
+from evometa.evaluate.program import MetaGradient, Program, shapes_of
+from evometa.evaluate.randomness import begin, forked_random, random_from, random_state
+from evometa.learner import Learner, Meta, Tensors, Traits, stage_at
 from evometa.records import derive_seed
 from evometa.study import Training
-from evometa.task.protocol import Batch, EpisodeBatch, Task
+from evometa.task.episodes import part_of, to_device
+from evometa.task.protocol import EpisodeBatch, Task, sized, varies
 
 CURVE_POINTS = 20
 BLOCK_BYTES = 2**23  # episodes are drawn some meta-iterations at once, up to this size
@@ -57,6 +59,7 @@ class Trainer:
         seeds: one a learner; seeds its episodes.
         plan: how meta-gradients are computed.
         device: where.
+        metas: one a learner, to begin with; default what its seed gives.
         checkpoints: one a learner, to go on from; all equally far.
 
     Raises:
@@ -72,22 +75,24 @@ class Trainer:
         seeds: Sequence[int],
         plan: Plan,
         device: torch.device,
+        metas: Sequence[Meta] = (),
         checkpoints: Sequence[Checkpoint] = (),
     ) -> None:
-        if len({learner.structure for learner in learners}) != 1:
+        traits = [learner.traits for learner in learners]
+        if len({each.structure for each in traits}) != 1:
             raise ValueError("the learners of a pack must be equal in structure")
-        self._learner = learners[0]
-        self._task: Task = self._learner.training_task(task)
+        self._learner, self._traits = learners[0], traits[0]
+        self._task = training_task(task, self._traits)
         self._training, self._plan, self._device = training, plan, device
         self._seeds = list(seeds)
         self._programs: dict[str, Program] = {}
-        self._graphs: dict[str, _Captured] = {}
-        metas = [learner.init() for learner in learners]
-        self.pack = Pack.of(metas, [learner.outer.rate for learner in learners], device)
+        self._graphs: dict[Any, _Captured] = {}
+        metas = metas or [begin(own, seed) for own, seed in zip(learners, seeds, strict=True)]
+        self.pack = Pack.of(metas, [each.outer.rate for each in traits], device)
         self._losses = self.pack.flat.new_empty((0, len(learners)), device="cpu")
         self._diverged = [""] * len(learners)
         with forked_random(derive_seed(seeds[0], "meta-train")):
-            self._random = _random_state()
+            self._random = random_state()
         self._block = self._block_size()
         self._drawn: tuple[int, EpisodeBatch] | None = None
         if checkpoints:
@@ -101,7 +106,7 @@ class Trainer:
     @property
     def structure(self) -> str:
         """Text that is equal for learners which differ only in numbers."""
-        return self._learner.structure
+        return self._traits.structure
 
     @property
     def plan(self) -> Plan:
@@ -122,12 +127,12 @@ class Trainer:
             torch.OutOfMemoryError: if a single task of a single candidate does not fit.
         """
         end = self._training.iterations if until is None else until
-        with _random_from(self._random):
+        with random_from(self._random):
             while self.pack.iteration < end and not all(self._diverged):
                 self._run_block(end)
                 if progress is not None:
                     progress(self.pack.iteration, float(self._losses[-1].median()))
-            self._random = _random_state()
+            self._random = random_state()
 
     def results(self) -> list[Trained]:
         """Return what was learned, one result a candidate."""
@@ -205,7 +210,7 @@ class Trainer:
 
     def _iterate(self, episodes: EpisodeBatch) -> Tensor:
         progress = self.pack.iteration / self._training.iterations
-        stage, outer = self._learner.at(progress), self._learner.outer
+        stage, outer = stage_at(self._learner, self._traits, progress), self._traits.outer
         program = self._programs.get(stage.name)
         if program is None:
             program = Program(stage.learner, self.pack.layout, self.plan)
@@ -217,24 +222,27 @@ class Trainer:
         inputs = _StepInputs(numbers, rates, count, episodes)
         if not (program.plan.graph and self._device.type == "cuda"):
             return _step(program, self.pack, outer.optimiser, inputs)
-        if stage.name not in self._graphs:
-            self._graphs[stage.name] = _Captured(program, self.pack, outer.optimiser, inputs)
-        return self._graphs[stage.name].replay(inputs)
+        key = (stage.name, shapes_of(episodes))
+        if key not in self._graphs:
+            self._graphs[key] = _Captured(program, self.pack, outer.optimiser, inputs)
+        return self._graphs[key].replay(inputs)
 
     def _draw(self, block: int) -> EpisodeBatch:
         """Draw a block of episodes: `(meta-iterations, candidates, tasks, examples, ...)`."""
-        tasks = self._training.tasks
+        tasks, task = self._training.tasks, sized(self._task, "meta-train", block)
         drawn = []
         for seed in self._seeds:
             generator = torch.Generator().manual_seed(derive_seed(seed, "episodes", block))
-            batch = self._task.episodes("meta-train", tasks * self._block, generator)
+            batch = task.episodes("meta-train", tasks * self._block, generator)
             drawn.append(pytree.tree_map(lambda v: v.unflatten(0, (self._block, tasks)), batch))
         stacked = pytree.tree_map(lambda *values: torch.stack(values, 1), *drawn)
-        return to_device(stacked, self._device)
+        return to_device(stacked, self._device)  # type: ignore[no-any-return]
 
     def _block_size(self) -> int:
+        if varies(self._task):
+            return 1
         episode = self._task.episodes("meta-train", 1, torch.Generator().manual_seed(0))
-        size = sum(tensor.nbytes for side in episode for tensor in side) * self._training.tasks
+        size: int = sum(leaf.nbytes for leaf in pytree.tree_leaves(episode)) * self._training.tasks
         return max(1, min(BLOCK_BYTES // size, BLOCK_MOST, self._training.iterations))
 
     def _watch(self, losses: Tensor, begin: int) -> None:
@@ -267,8 +275,8 @@ class _StepInputs:
     episodes: EpisodeBatch
 
     def tensors(self) -> list[Tensor]:
-        sides = [tensor for side in self.episodes for tensor in side]
-        return [*self.numbers.values(), self.rates, self.count, *sides]
+        drawn = pytree.tree_leaves(self.episodes)
+        return [*self.numbers.values(), self.rates, self.count, *drawn]
 
 
 def _step(program: Program, pack: Pack, optimiser: str, inputs: _StepInputs) -> Tensor:
@@ -312,28 +320,9 @@ class _Captured:
         return self._losses.clone()
 
 
-@contextmanager
-def forked_random(seed: int) -> Iterator[None]:
-    """Seed torch's global generators within the block, and restore them after."""
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        torch.manual_seed(seed)
-        yield
-
-
-@contextmanager
-def _random_from(state: Mapping[str, Tensor]) -> Iterator[None]:
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        torch.set_rng_state(state["cpu"])
-        if "cuda" in state and torch.cuda.is_available():
-            torch.cuda.set_rng_state(state["cuda"])
-        yield
-
-
-def _random_state() -> dict[str, Tensor]:
-    state = {"cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        state["cuda"] = torch.cuda.get_rng_state()
-    return state
+def training_task(task: Task, traits: Traits) -> Task:
+    """Return the task whose episodes a learner is meta-trained on."""
+    return task if traits.ways is None else cast(Task, replace(cast(Any, task), ways=traits.ways))
 
 
 def meta_of(checkpoint: Checkpoint, fresh: Meta) -> Meta:
@@ -368,8 +357,3 @@ def _fitted(kept: Tensor | None, fresh: Tensor) -> Tensor:
         return fresh
     shared = min(len(kept), len(fresh))
     return torch.cat([kept[:shared].to(fresh), fresh[shared:]])
-
-
-def to_device(episodes: EpisodeBatch, device: torch.device) -> EpisodeBatch:
-    """Move episodes to a device."""
-    return EpisodeBatch(*(Batch(*(tensor.to(device) for tensor in side)) for side in episodes))

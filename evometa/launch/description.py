@@ -29,6 +29,8 @@ def describe(file: StudyFile, settings: Settings) -> dict[str, Any]:
         "task": study.task.describe(),
         "objectives": dict(study.objectives),
         "metrics": list(study.metrics),
+        "directions": {name: metric.direction for name, metric in study.metrics.items()},
+        "summaries": {name: m.name for name, m in study.metrics.items() if not m.is_mean},
         "baselines": dict(study.baselines),
         "training": asdict(study.training),
         "constraints": [str(limit) for limit in study.limits],
@@ -46,7 +48,7 @@ def named(searcher: str | Callable[..., Any]) -> str:
 def schema_of(file: StudyFile) -> pa.Schema:
     """Return the columns of a study's table."""
     genes = file.study.space.genes()
-    return make_schema({path: leaf.type for path, leaf in genes.items()}, file.study.metrics)
+    return make_schema({path: leaf.type for path, leaf in genes.items()}, tuple(file.study.metrics))
 
 
 def refuse_existing(run: Place, file: StudyFile) -> None:

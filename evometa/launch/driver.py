@@ -158,7 +158,7 @@ def _searcher(file: StudyFile, settings: Settings, earlier: Earlier) -> Searcher
         [RungRole(look_ahead=not level.iterations, race=level.seed > 0) for level in study.levels],
         study.limits,
         earlier.evaluations(len(study.rungs)),
-        scored=study.task.metrics[0] == next(iter(study.objectives)),
+        scored=study.scored == next(iter(study.objectives)),
     )
     name = settings.searcher or study.searcher
     return make_searcher(name, study.space, study.objectives, settings.seed, wishes)

@@ -1,37 +1,64 @@
 """How well does a network learn with a rule? Learners adapt to an episode and are scored on it.
 
 A `Learner` is a set of pure functions of values, so the same code serves one task in a loop, many
-under `vmap`, and a pack of candidates. `GradientLearner` covers the MAML family, the rule says
-which member; `Prototypes` the metric family.
+under `vmap`, and a pack of candidates. A `Family` is one way of learning: its learner, its space,
+its presets, in one file. A new one is that file and its name in `families`.
 """
 
-from evometa.learner.families import FAMILIES, behaviour, make_learner, rule_size
+from evometa.learner.families import (
+    FAMILIES,
+    PRESETS,
+    Families,
+    family_of,
+    formula_of,
+    learner_space,
+    make_learner,
+    preset,
+    with_own,
+)
+from evometa.learner.family import Family, Mixing, Outline, Setting
 from evometa.learner.gradient import GradientLearner
 from evometa.learner.protocol import (
     Adapted,
-    Examples,
     Learner,
     Loss,
     Meta,
     MetaLoss,
     Stage,
     Tensors,
+    Traits,
+    predictor,
+    stage_at,
+    unmapped,
 )
-from evometa.learner.prototypes import Prototypes
+from evometa.learner.prototypes import Prototypes, prototype_space
 
 __all__ = [
     "FAMILIES",
+    "PRESETS",
     "Adapted",
-    "Examples",
+    "Families",
+    "Family",
     "GradientLearner",
     "Learner",
     "Loss",
     "Meta",
     "MetaLoss",
+    "Mixing",
+    "Outline",
     "Prototypes",
+    "Setting",
     "Stage",
     "Tensors",
-    "behaviour",
+    "Traits",
+    "family_of",
+    "formula_of",
+    "learner_space",
     "make_learner",
-    "rule_size",
+    "predictor",
+    "preset",
+    "prototype_space",
+    "stage_at",
+    "unmapped",
+    "with_own",
 ]

@@ -1,84 +1,136 @@
-"""From the `rule` of a genome to the learner it stands for."""
+"""All families by name, and from the `rule` of a genome to its family."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import copy
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
-from evometa.learner.gradient import GradientLearner
+from evometa.errors import SpaceError, StudyError
+from evometa.learner.family import Family, Genes, Setting
+from evometa.learner.gradient_family import GRADIENT
 from evometa.learner.protocol import Learner
-from evometa.learner.prototypes import make_prototypes
-from evometa.network import Network
-from evometa.records import canonical_json
-from evometa.rule import check_update, fingerprint, make_rule, simplified
-from evometa.space import Primitive
+from evometa.learner.prototypes import PROTOTYPES
+from evometa.space import Choice
+
+Families = Mapping[str, Family]
+
+DEFAULT = GRADIENT.name
+"""The family of genes that stand alone, without its name."""
+
+FAMILIES: Families = MappingProxyType({family.name: family for family in (GRADIENT, PROTOTYPES)})
+
+VERBS = ("init", "adapt", "trajectory", "predict", "meta_loss")
 
 
-def make_gradient(
-    genome: Mapping[str, Any], network: Network, task: Any, norm: str, own: Sequence[Primitive]
-) -> GradientLearner:
-    """Turn a genome of `rule_space` into a learner.
+class Named(NamedTuple):
+    """A family, and what a genome says of it."""
+
+    family: Family
+    genes: Genes
+
+
+def with_own(own: Sequence[Family]) -> Families:
+    """Return all families, the user's own among them.
 
     Raises:
-        ValueError: if the rule cannot learn.
+        StudyError: if one is none, or two have one name.
     """
-    rule = make_rule(genome, own)
-    check_update(rule)
-    return GradientLearner(network, rule, task.loss, norm)
+    found = dict(FAMILIES)
+    for family in own:
+        if not isinstance(family, Family):
+            raise StudyError(f"`families` must be evometa.learner.Family values, got {family!r}")
+        if family.name in found:
+            raise StudyError(f"families must differ in name, got {family.name!r} twice")
+        found[family.name] = family
+    return MappingProxyType(found)
 
 
-Family = Callable[[Mapping[str, Any], Network, Any, str, Sequence[Primitive]], Learner]
-FAMILIES: Mapping[str, Family] = MappingProxyType(
-    {"gradient": make_gradient, "prototypes": make_prototypes}
-)
-
-
-def behaviour(genome: Mapping[str, Any], own: Sequence[Primitive] = ()) -> str:
-    """Return a text that is equal for rule genomes which stand for the same learner.
+def family_of(rule: Any, families: Families = FAMILIES) -> Named:
+    """Return the family of a rule genome, and its genes.
 
     Args:
-        genome: as `make_learner` takes it.
-        own: primitives of one's own that updates may use.
+        rule: `{family: genes}`, or the genes of a gradient rule alone.
+        families: all there are.
 
     Raises:
-        ValueError, TypeError: if the genome stands for none.
+        ValueError: if it is no rule, or of no family that is known.
     """
-    name = next(iter(genome)) if len(genome) == 1 else "gradient"
-    genes = genome.get(name, genome)
-    return fingerprint(make_rule(genes, own)) if name == "gradient" else canonical_json(genome)
+    if not isinstance(rule, Mapping) or not rule:
+        raise ValueError(f"a rule must be a dict of genes, got {rule!r}")
+    name, genes = next(iter(rule.items()))
+    if len(rule) > 1 or not isinstance(genes, Mapping):
+        return Named(families[DEFAULT], rule)
+    if name not in families:
+        raise ValueError(f"a family must be one of {', '.join(families)}, got {name!r}")
+    return Named(families[name], genes)
 
 
-def rule_size(genome: Mapping[str, Any], own: Sequence[Primitive] = ()) -> int:
-    """Return the number of nodes of a rule's update, simplified; 0 for learners without one."""
-    update = genome.get("gradient", genome).get("update")
-    return 0 if update is None else len(simplified(update, own))
-
-
-def make_learner(
-    genome: Mapping[str, Any],
-    network: Network,
-    task: Any,
-    norm: str,
-    own: Sequence[Primitive] = (),
-) -> Learner:
+def make_learner(rule: Any, setting: Setting, families: Families = FAMILIES) -> Learner:
     """Turn a rule genome into a learner.
 
     Args:
-        genome: `{family: genes}`, or the genes of a gradient rule alone.
-        network: what learns.
-        task: gives the loss, and the shape of an episode.
-        norm: batch-norm protocol.
-        own: primitives of one's own that updates may use.
+        rule: as `family_of` takes it.
+        setting: what it is made for.
+        families: all there are.
 
     Raises:
         ValueError: if the rule does not fit the task, or a gene has no such value.
-        TypeError: if a gene is unknown or missing.
+        TypeError: if a gene is unknown or missing, or the learner lacks a verb.
     """
-    if not isinstance(genome, Mapping) or not genome:
-        raise ValueError(f"a rule must be a dict of genes, got {genome!r}")
-    name = next(iter(genome)) if len(genome) == 1 else "gradient"
-    genes = genome.get(name, genome)
-    if name not in FAMILIES:
-        raise ValueError(f"a learner must be one of {', '.join(FAMILIES)}, got {name!r}")
-    return FAMILIES[name](genes, network, task, norm, own)
+    family, genes = family_of(rule, families)
+    learner = family.make(genes, setting)
+    missing = [verb for verb in VERBS if not callable(getattr(learner, verb, None))]
+    if missing or not hasattr(learner, "traits"):
+        raise TypeError(
+            f"a learner of the family {family.name!r} must have {', '.join(VERBS)} and `traits`, "
+            f"but {type(learner).__name__} lacks {', '.join(missing or ['traits'])}"
+        )
+    return learner
+
+
+def formula_of(rule: Any, families: Families = FAMILIES) -> str:
+    """Return how a rule genome learns, in one line; empty where it cannot be read."""
+    try:
+        family, genes = family_of(rule, families)
+        return family.formula(genes, ())
+    except Exception:  # a stranger's run may hold anything
+        return ""
+
+
+PRESETS: Mapping[str, Any] = MappingProxyType(
+    {
+        name: genes if family.name == DEFAULT else {family.name: genes}
+        for family in FAMILIES.values()
+        for name, genes in family.presets.items()
+    }
+)
+"""Published ways of learning by name, as rule genomes."""
+
+
+def preset(name: str, **changes: Any) -> dict[str, Any]:
+    """Return a published way of learning as a rule genome, with some genes changed.
+
+    Args:
+        name: `maml`, `fomaml`, `anil`, `boil`, `reptile`, `meta-sgd`, `lslr` (learned per-layer
+            per-step rates), `maml++`, `protonet`, or an optimiser of `evometa.rule.KNOWN`.
+        changes: genes to set, for instance `rate=0.4`.
+
+    Raises:
+        SpaceError: if the name or a gene is unknown.
+    """
+    if name not in PRESETS:
+        raise SpaceError(f"a preset must be one of {', '.join(PRESETS)}, got {name!r}")
+    genome: dict[str, Any] = copy.deepcopy(PRESETS[name])
+    genes: Any = family_of(genome).genes
+    for gene, value in changes.items():
+        if gene not in genes:
+            raise SpaceError(f"the rule {name} has the genes {', '.join(genes)}, got {gene!r}")
+        genes[gene] = value
+    return genome
+
+
+def learner_space(*own: Family) -> Choice:
+    """Return the space of all ways of learning, those of one's own families among them."""
+    return Choice(**{name: family.space() for name, family in with_own(own).items()})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -12,9 +13,12 @@ from torch import Tensor
 from torch.func import grad
 
 from evometa.learner.losses import inner_loss
-from evometa.learner.protocol import Examples, Learner, Loss, Meta, MetaLoss, Stage, Tensors
+from evometa.learner.protocol import Loss, Meta, MetaLoss, Stage, Tensors, Traits
+from evometa.learner.statistics import pooled
 from evometa.network import Network, Norm
-from evometa.rule import MixedRule, Outer, Rule
+from evometa.rule import Rule
+from evometa.task.episodes import examples_of, joined, some_of
+from evometa.task.protocol import Predict, Side
 
 MOMENTUM = 0.1  # of per-step batch-norm statistics, as PyTorch's own running averages
 STEP_LOSS_FLOOR = 0.03  # MAML++: least weight of an early step's loss, over the number of steps
@@ -29,82 +33,49 @@ class AdaptedNetwork(NamedTuple):
 
 @dataclass(frozen=True)
 class GradientLearner:
-    """Adapts by `rule.steps` updates on the support loss.
+    """Adapts by updates on the support loss, as a rule says.
 
     Attributes:
         network: the network as a function.
-        rule: the update, and which parts of MAML++ are in use.
-        loss: mean loss of one episode's predictions and targets.
-        norm: batch-norm protocol. `"transductive"`: queries are normalised by the statistics of
-            the whole query set, as in the published MAML code. `"inductive"`: by those of the
-            support set under the adapted parameters, so that no query sees another. `"per-step"`:
-            when scored, support and query by running averages of meta-training, one set a step
-            (Antoniou et al., 2019).
-        training: whether dropout and the like are active.
-        mapped: whether the functions are called within `vmap`.
+        rule: the update, how the support is taken, and which parts of MAML++ are in use.
+        loss: mean loss of a learner on one side of one episode.
+        norm: batch-norm protocol. `"inductive"`: queries are normalised by the statistics of the
+            support set under the adapted parameters, so that no query sees another.
+            `"transductive"`: by those of the whole query set, as in the published MAML code.
+            `"per-step"`: when scored, support and query by running averages of meta-training, one
+            set a step (Antoniou et al., 2019).
         order: order of derivative; None for the rule's own.
         all_steps: whether the losses after all steps count, weighed by `stage`.
+        training: whether dropout and the like are active.
     """
 
     network: Network
     rule: Rule
     loss: Loss
-    norm: str = "transductive"
-    training: bool = True
-    mapped: bool = True
+    norm: str = "inductive"
     order: int | None = None
     all_steps: bool = False
+    training: bool = False
 
     @property
-    def structure(self) -> str:
-        """Text that is equal for learners which differ only in numbers."""
-        return f"gradient\n{self.network.structure}\n{self.rule.structure}\n{self.norm}"
-
-    @property
-    def steps(self) -> int:
-        """Inner steps in meta-training."""
-        return self.rule.steps
+    def traits(self) -> Traits:
+        """What is to be known of it."""
+        rule = self.rule
+        staged = rule.multi_step > 0 or rule.order_at(0.0) != rule.order_at(1.0)
+        return Traits(
+            structure=f"gradient\n{self.network.structure}\n{rule.structure}\n{self.norm}",
+            steps=0 if rule.streams else rule.steps,
+            outer=rule.outer,
+            order=rule.order_at(1.0),
+            stage=self._stage if staged else None,
+        )
 
     @property
     def kin(self) -> str:
         """Text that is equal for learners which differ in numbers and in their rules' updates."""
         return f"gradient\n{self.network.structure}\n{self.rule.frame}\n{self.norm}"
 
-    @property
-    def alone(self) -> GradientLearner:
-        """The learner without those that it shares a pack with."""
-        return replace(self, rule=self.rule.alone)
-
-    def together(self, learners: Sequence[Any]) -> list[Learner]:
-        """Return learners of equal `kin` as learners of equal structure."""
-        rules = tuple(learner.rule for learner in learners)
-        return [
-            replace(learner, rule=MixedRule(rules, place)) for place, learner in enumerate(learners)
-        ]
-
-    @property
-    def outer(self) -> Outer:
-        """How the outer loop trains it."""
-        return self.rule.outer
-
-    @property
-    def second_order(self) -> bool:
-        """Whether the rule ever differentiates through the inner gradient."""
-        return self.rule.order_at(1.0) == 2
-
-    def first_order(self) -> GradientLearner:
-        """Return the same learner with a first-order rule."""
-        return replace(self, rule=self.rule.first_order())
-
-    def training_task(self, task: Any) -> Any:
-        """Return the task itself."""
-        return task
-
-    def prepared(self, *, training: bool, mapped: bool) -> GradientLearner:
-        """Return the same learner for meta-training or scoring, mapped by `vmap` or not."""
-        return replace(self, training=training, mapped=mapped)
-
-    def at(self, progress: float) -> Stage:
+    def _stage(self, progress: float) -> Stage:
         """Return order of derivative and weights of the steps' losses at a point of the training.
 
         The weights move from equal ones to the last step's alone, as published with MAML++.
@@ -121,8 +92,9 @@ class GradientLearner:
         learner = replace(self, order=order, all_steps=all_steps)
         return Stage(f"order {order}{', all steps' if all_steps else ''}", learner, numbers)
 
-    def init(self) -> dict[str, Tensors]:
-        """Return initial parameters, learned rates, constants and buffers."""
+    def init(self, generator: torch.Generator) -> dict[str, Tensors]:
+        """Return initial parameters, learned rates, constants and buffers; nothing is random."""
+        del generator
         network, steps = self.network, self.rule.steps
         own = network.affine if self.rule.affine == "step" else ()
         params = {name: value for name, value in network.params.items() if name not in own}
@@ -139,38 +111,45 @@ class GradientLearner:
             "stage": {},
         }
 
-    def adapt(self, meta: Meta, support: Examples) -> AdaptedNetwork:
+    def adapt(self, meta: Meta, support: Side) -> AdaptedNetwork:
         """Run the inner loop on one support set."""
-        return self.trajectory(meta, support)[-1]
+        return deque(self.trajectory(meta, support), maxlen=1)[0]
 
     def trajectory(
-        self, meta: Meta, support: Examples, steps: int | None = None
-    ) -> list[AdaptedNetwork]:
-        """Run the inner loop; return the network before the first step and after each."""
-        line = []
-        count = self.rule.steps if steps is None else steps
-        for step, (params, buffers) in enumerate(self._inner_loop(meta, support, count)):
+        self, meta: Meta, support: Side, steps: int | None = None
+    ) -> Iterator[AdaptedNetwork]:
+        """Run the inner loop; yield the network before the first step and after each.
+
+        Where the support is a stream, a step is all updates on one slice of it, and `steps` counts
+        slices.
+        """
+        each = self.rule.steps if self.rule.streams else 1
+        length = None if steps is None else steps * each
+        for step, (params, buffers) in enumerate(self._inner_loop(meta, support, length)):
+            if step % each:
+                continue
             used = max(step - 1, 0)
             params, statistics = self._at_step(meta, params, used), self._slice(buffers, used)
             if self.norm == "inductive" and self.network.has_batch_norm:
-                _, statistics = self._forward(params, statistics, support[0], "record")
-            line.append(AdaptedNetwork(params, statistics))
-        return line
+                statistics = self._recorded(params, statistics, support)
+            yield AdaptedNetwork(params, statistics)
 
-    def predict(self, adapted: AdaptedNetwork, inputs: Tensor) -> Tensor:
+    def predict(self, adapted: AdaptedNetwork, inputs: Any) -> Any:
         """Predict one episode's queries."""
         norm: Norm = "batch" if self.norm == "transductive" else "stored"
-        return self._forward(adapted.params, adapted.buffers, inputs, norm)[0]
+        return self._watched(adapted.params, adapted.buffers, norm)[0](inputs)
 
-    def meta_loss(self, meta: Meta, support: Examples, query: Examples) -> MetaLoss:
+    def meta_loss(self, meta: Meta, support: Side, query: Side) -> MetaLoss:
         """Adapt to the support set, and see how well the queries are predicted."""
-        order = self.rule.order_at(1.0) if self.order is None else self.order
-        if order == 0:
+        return replace(self, training=True)._meta_loss(meta, support, query)
+
+    def _meta_loss(self, meta: Meta, support: Side, query: Side) -> MetaLoss:
+        if self._order == 0:
             return self._reptile(meta, support, query)
         losses: list[Tensor] = []
-        last = self.rule.steps
-        for step, (params, buffers) in enumerate(self._inner_loop(meta, support, last)):
-            if step == last or (self.all_steps and step > 0):
+        loop = enumerate(self._inner_loop(meta, support))
+        for step, (params, buffers) in loop if self.all_steps else deque(loop, maxlen=1):
+            if step:
                 loss, buffers = self._query_loss(meta, params, buffers, support, query, step - 1)
                 losses.append(loss)
         objective = losses[-1]
@@ -178,11 +157,10 @@ class GradientLearner:
             objective = torch.stack(losses) @ meta["stage"]["weights"]
         return MetaLoss(objective, losses[-1], self._moved(buffers))
 
-    def _reptile(self, meta: Meta, support: Examples, query: Examples) -> MetaLoss:
+    def _reptile(self, meta: Meta, support: Side, query: Side) -> MetaLoss:
         """Return an objective whose gradient is the way from the adapted parameters back."""
-        episode = (torch.cat([support[0], query[0]]), torch.cat([support[1], query[1]]))
         start = {name: meta["params"][name] for name in self._adapting(meta)}
-        *_, (params, buffers) = self._inner_loop(meta, episode, self.rule.steps)
+        *_, (params, buffers) = self._inner_loop(meta, joined(support, query))
         way = [(start[name] * (start[name] - params[name]).detach()).sum() for name in start]
         with torch.no_grad():
             last = self.rule.steps - 1
@@ -190,54 +168,55 @@ class GradientLearner:
         return MetaLoss(torch.stack(way).sum(), loss, self._moved(buffers))
 
     def _query_loss(
-        self,
-        meta: Meta,
-        params: Tensors,
-        buffers: Tensors,
-        support: Examples,
-        query: Examples,
-        step: int,
+        self, meta: Meta, params: Tensors, buffers: Tensors, support: Side, query: Side, step: int
     ) -> tuple[Tensor, Tensors]:
         params, statistics = self._at_step(meta, params, step), self._slice(buffers, step)
         if self.norm == "inductive" and self.network.has_batch_norm:
-            _, statistics = self._forward(params, statistics, support[0], "record")
-            outputs, _ = self._forward(params, statistics, query[0], "stored")
-        else:
-            outputs, seen = self._forward(params, statistics, query[0], self._support_norm)
-            buffers = self._remember(buffers, seen, step)
-        return self.loss(outputs, query[1]), buffers
+            statistics = self._recorded(params, statistics, support)
+            return self.loss(self._watched(params, statistics, "stored")[0], query), buffers
+        predict, seen = self._watched(params, statistics, self._support_norm)
+        loss = self.loss(predict, query)
+        return loss, self._remember(buffers, pooled(seen, self.network.statistics), step)
 
     def _inner_loop(
-        self, meta: Meta, support: Examples, steps: int
+        self, meta: Meta, support: Side, length: int | None = None
     ) -> Iterator[tuple[Tensors, Tensors]]:
-        """Yield parameters and buffers before the first step and after each."""
-        inputs, targets = support
+        """Yield parameters and buffers before the first update and after each.
+
+        Args:
+            meta: meta-parameters.
+            support: what is learned from.
+            length: updates; default as many as the rule makes.
+        """
         fixed, buffers = meta["params"], meta["buffers"]
         params = {name: fixed[name] for name in self._adapting(meta)}
         state = self.rule.init(params, meta["learned"], meta["constants"])
-        order = self.rule.order_at(1.0) if self.order is None else self.order
+        measure = inner_loss(self.rule.loss, self.loss)
         yield fixed, buffers
-        for step in range(steps):
+        for step, which in enumerate(self.rule.slices(examples_of(support), length)):
+            side = support if which is None else some_of(support, which)
 
             def support_loss(
-                adapting: Tensors, step: int = step, buffers: Tensors = buffers
+                adapting: Tensors, step: int = step, buffers: Tensors = buffers, side: Side = side
             ) -> tuple[Tensor, tuple[Tensor, Tensors]]:
                 now = self._at_step(meta, {**fixed, **adapting}, step)
-                outputs, seen = self._forward(
-                    now, self._slice(buffers, step), inputs, self._support_norm
-                )
-                loss = inner_loss(self.rule.loss, self.loss)(outputs, targets)
-                return loss, (loss, seen)
+                predict, seen = self._watched(now, self._slice(buffers, step), self._support_norm)
+                loss = measure(predict, side)
+                return loss, (loss, pooled(seen, self.network.statistics))
 
-            if self.mapped:
+            if self.network.mapped:
                 # without a graph, the gradient is a constant to the outer loop
-                with nullcontext() if order == 2 else torch.no_grad():
+                with nullcontext() if self._order == 2 else torch.no_grad():
                     grads, (loss, seen) = grad(support_loss, has_aux=True)(params)
             else:
-                grads, (loss, seen) = _plain_grad(support_loss, params, graph=order == 2)
+                grads, (loss, seen) = _plain_grad(support_loss, params, graph=self._order == 2)
             buffers = self._remember(buffers, seen, step)
             params, state = self.rule.apply(grads, loss, state, params, step)
             yield {**fixed, **params}, buffers
+
+    @property
+    def _order(self) -> int:
+        return self.rule.order_at(1.0) if self.order is None else self.order
 
     @property
     def _support_norm(self) -> Norm:
@@ -252,7 +231,7 @@ class GradientLearner:
         """Put a step's batch-norm weights and biases among the parameters."""
         if self.rule.affine != "step":
             return params
-        at = min(step, self.rule.steps - 1)
+        at = self.rule.place(step)
         own = {name: meta["learned"][f"norm:{name}"][at] for name in self.network.affine}
         return {**params, **own}
 
@@ -260,14 +239,14 @@ class GradientLearner:
         """Return a step's batch-norm statistics among the buffers."""
         if self.norm != "per-step":
             return buffers
-        at = min(step, self.rule.steps - 1)
+        at = self.rule.place(step)
         return {**buffers, **{name: buffers[name][at] for name in self.network.statistics}}
 
     def _remember(self, buffers: Tensors, seen: Tensors, step: int) -> Tensors:
         """Move a step's running statistics towards those that were seen."""
         if self.norm != "per-step" or not self.training:
             return buffers
-        at = min(step, self.rule.steps - 1)
+        at = self.rule.place(step)
         moved = {}
         for name in self.network.statistics:
             rows = list(buffers[name].unbind())
@@ -279,12 +258,26 @@ class GradientLearner:
         names = self.network.statistics if self.norm == "per-step" and self.training else ()
         return {name: buffers[name] for name in names}
 
-    def _forward(
-        self, params: Tensors, buffers: Tensors, inputs: Tensor, norm: Norm
-    ) -> tuple[Tensor, Tensors]:
-        return self.network(
-            params, buffers, inputs, norm=norm, training=self.training, mapped=self.mapped
-        )
+    def _watched(
+        self, params: Tensors, buffers: Tensors, norm: Norm
+    ) -> tuple[Predict, list[Tensors]]:
+        """Return the network as a function of inputs, and the list of buffers that it leaves."""
+        seen: list[Tensors] = []
+
+        def predict(inputs: Any) -> Any:
+            outputs, after = self.network(
+                params, buffers, inputs, norm=norm, training=self.training
+            )
+            seen.append(after)
+            return outputs
+
+        return predict, seen
+
+    def _recorded(self, params: Tensors, buffers: Tensors, support: Side) -> Tensors:
+        """Return the buffers with the batch-norm statistics of the support set."""
+        predict, seen = self._watched(params, buffers, "record")
+        self.loss(predict, support)
+        return pooled(seen, self.network.statistics)
 
 
 def _plain_grad(

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from evometa.learner.protocol import Loss
+from evometa.task.protocol import IGNORED, Predict, Side
 
 
 def inner_loss(name: str, task: Loss) -> Loss:
@@ -21,10 +22,14 @@ def inner_loss(name: str, task: Loss) -> Loss:
         return task
     measure = F.mse_loss if name == "squared" else F.huber_loss
 
-    def loss(outputs: Tensor, targets: Tensor) -> Tensor:
-        if not targets.is_floating_point():
-            classes = torch.arange(outputs.shape[-1], device=outputs.device)
-            targets = (targets.unsqueeze(-1) == classes).to(outputs.dtype)
-        return measure(outputs, targets)
+    def loss(predict: Predict, side: Side) -> Tensor:
+        outputs, targets = predict(side.inputs), side.targets
+        if targets.is_floating_point():
+            return measure(outputs, targets)
+        classes = torch.arange(outputs.shape[-1], device=outputs.device)
+        one_hot = (targets.unsqueeze(-1) == classes).to(outputs.dtype)
+        each = measure(outputs, one_hot, reduction="none").mean(-1)
+        real = (targets != IGNORED).to(outputs.dtype)
+        return (each * real).sum() / real.sum()  # type: ignore[no-any-return]
 
     return loss

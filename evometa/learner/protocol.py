@@ -1,13 +1,18 @@
-"""What every learner offers."""
+"""What every learner offers: five verbs and a record of traits."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar
 
+import torch
 from torch import Tensor
 
-from evometa.rule import Outer
+from evometa.network import Network
+from evometa.rule import DEFAULT_OUTER, Outer
+from evometa.task.protocol import Predict, Side
 
 Tensors: TypeAlias = dict[str, Tensor]
 Meta: TypeAlias = Mapping[str, Tensors]
@@ -18,11 +23,8 @@ the next; `stage` holds what changes along the training."""
 Adapted: TypeAlias = Any
 """What a learner knows after the support set: a pytree of tensors."""
 
-Examples: TypeAlias = tuple[Tensor, Tensor]
-"""`(inputs, targets)` of one side of one episode: `(examples, *shape)`, `(examples, ...)`."""
-
-Loss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
-"""The mean loss of one episode's predictions and targets."""
+Loss: TypeAlias = Callable[[Predict, Side], Tensor]
+"""The mean loss of a learner on one side of one episode, as a task gives it."""
 
 
 class MetaLoss(NamedTuple):
@@ -53,87 +55,110 @@ class Stage(NamedTuple):
     numbers: Tensors
 
 
+@dataclass(frozen=True)
+class Traits:
+    """What is to be known of a learner besides what it does.
+
+    Attributes:
+        structure: text that is equal for learners which differ only in numbers.
+        steps: inner steps in meta-training; 0 where `trajectory` has a length of its own.
+        outer: how the outer loop trains it.
+        order: highest derivative of the network that meta-training takes.
+        any_ways: whether it can learn tasks of other numbers of classes than it was trained on.
+        ways: classes in an episode of its meta-training; None for as many as the task has.
+        memory: whether `predict` remembers: it then returns its outputs and the `Adapted` to go
+            on with, so that a policy can be carried through a world.
+        mappable: whether `vmap` can map its functions.
+        stage: how it learns at a point of meta-training, from 0 to 1; None for always the same.
+    """
+
+    structure: str
+    steps: int = 0
+    outer: Outer = DEFAULT_OUTER
+    order: int = 1
+    any_ways: bool = False
+    ways: int | None = None
+    memory: bool = False
+    mappable: bool = True
+    stage: Callable[[float], Stage] | None = None
+
+
 class Learner(Protocol):
-    """How an episode is learned: pure functions of values.
+    """How an episode is learned: a frozen dataclass of pure functions of values.
 
     All functions speak of one candidate and one episode. They are mapped over the tasks of a
     meta-batch and over the candidates of a pack, so every number in which candidates of equal
-    structure may differ comes in through the meta-parameters.
+    structure may differ comes in through the meta-parameters. `network` must be a field, so that
+    `unmapped` can exchange it. `meta_loss` trains, with dropout and the like; all else does not.
     """
 
     @property
-    def structure(self) -> str:
-        """Text that is equal for learners which differ only in numbers."""
+    def network(self) -> Network:
+        """The network that learns."""
         ...
 
     @property
-    def steps(self) -> int:
-        """Inner steps in meta-training; 0 for learners without any."""
+    def traits(self) -> Traits:
+        """What is to be known of it."""
         ...
 
-    @property
-    def kin(self) -> str:
-        """Text that is equal for learners which `together` can give one structure."""
+    def init(self, generator: torch.Generator) -> Meta:
+        """Return the meta-parameters before any training; `generator` draws what is random.
+
+        A learner may own weights besides the network's: they are `params` as well.
+        """
         ...
 
-    @property
-    def alone(self) -> Learner:
-        """The learner without those that it shares a pack with."""
-        ...
-
-    def together(self, learners: Sequence[Learner]) -> list[Learner]:
-        """Return learners of equal `kin` as learners of equal structure, to share a pack."""
-        ...
-
-    @property
-    def outer(self) -> Outer:
-        """How the outer loop trains it."""
-        ...
-
-    @property
-    def second_order(self) -> bool:
-        """Whether meta-training takes second derivatives of the network."""
-        ...
-
-    def first_order(self) -> Learner:
-        """Return the same learner without second derivatives."""
-        ...
-
-    def init(self) -> dict[str, Tensors]:
-        """Return the meta-parameters before any training."""
-        ...
-
-    def training_task(self, task: Any) -> Any:
-        """Return the task whose episodes it is meta-trained on: `task`, or a variant of it."""
-        ...
-
-    def prepared(self, *, training: bool, mapped: bool) -> Learner:
-        """Return the same learner for meta-training or scoring, mapped by `vmap` or not."""
-        ...
-
-    def at(self, progress: float) -> Stage:
-        """Return how it learns at a point of meta-training, from 0 to 1."""
-        ...
-
-    def meta_loss(self, meta: Meta, support: Examples, query: Examples) -> MetaLoss:
+    def meta_loss(self, meta: Meta, support: Side, query: Side) -> MetaLoss:
         """Adapt to the support set, and see how well the queries are predicted."""
         ...
 
-    def adapt(self, meta: Meta, support: Examples) -> Adapted:
+    def adapt(self, meta: Meta, support: Side) -> Adapted:
         """Learn one episode's support set."""
         ...
 
-    def trajectory(self, meta: Meta, support: Examples, steps: int | None = None) -> list[Adapted]:
-        """Return what is known before the first inner step and after each; the last is `adapt`'s.
+    def trajectory(self, meta: Meta, support: Side, steps: int | None = None) -> Iterable[Adapted]:
+        """Give what is known before the first inner step and after each; the last is `adapt`'s.
 
         Args:
             meta: trained meta-parameters.
             support: the support set.
-            steps: inner steps; default as many as in meta-training. Learners without steps return
+            steps: inner steps; default as many as in meta-training. Learners without steps give
                 one entry.
         """
         ...
 
-    def predict(self, adapted: Adapted, inputs: Tensor) -> Tensor:
-        """Predict one episode's queries, shape `(queries, *shape)`."""
+    def predict(self, adapted: Adapted, inputs: Any) -> Any:
+        """Predict one episode's queries, `examples` first."""
         ...
+
+
+AnyLearner = TypeVar("AnyLearner", bound=Learner)
+
+
+def unmapped(learner: AnyLearner) -> AnyLearner:
+    """Return a learner for calls outside of `vmap`: faster there, and wrong within."""
+    return replace(learner, network=learner.network.unmapped)  # type: ignore[type-var]
+
+
+def stage_at(learner: Learner, traits: Traits, progress: float) -> Stage:
+    """Return how a learner learns at a point of meta-training, from 0 to 1."""
+    return Stage("", learner, {}) if traits.stage is None else traits.stage(progress)
+
+
+def predictor(learner: Learner, adapted: Adapted) -> Predict:
+    """Return an adapted learner as a function of inputs, for one walk through an episode."""
+    if not learner.traits.memory:
+        return partial(learner.predict, adapted)
+    return _Remembering(learner, adapted)
+
+
+class _Remembering:
+    """A learner that is carried along: each prediction goes on from what the last one left."""
+
+    def __init__(self, learner: Learner, adapted: Adapted) -> None:
+        self._learner, self._adapted = learner, adapted
+
+    def __call__(self, inputs: Any) -> Any:
+        outputs, self._adapted = self._learner.predict(self._adapted, inputs)
+        return outputs

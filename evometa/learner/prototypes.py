@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -10,13 +10,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from evometa.learner.protocol import Examples, Learner, Loss, Meta, MetaLoss, Stage, Tensors
+from evometa.learner.family import Family, Genes, Setting
+from evometa.learner.protocol import Loss, Meta, MetaLoss, Tensors, Traits
 from evometa.network import Network, Norm
-from evometa.rule import DEFAULT_OUTER, Outer, make_outer
+from evometa.rule import DEFAULT_OUTER, Outer, make_outer, outer_space
+from evometa.space import Choice, Int, Primitive, Space, Struct
+from evometa.task.classes import class_count, ways_of
+from evometa.task.protocol import Predict, Side
 
 COSINE_SCALE = 10.0  # initial value of the learned scale (Gidaris and Komodakis, 2018)
 MOMENTUM = 0.1
-DISTANCES = ("euclidean", "cosine")
+ABSENT = -1e9  # logit of a class without an example: it is never the likeliest
+DISTANCES = {
+    "euclidean": "class ← argminₖ ‖f(x) - cₖ‖², cₖ the mean of f over the examples of class k",
+    "cosine": "class ← argmaxₖ cos(f(x), cₖ), cₖ the mean of f over the examples of class k",
+}
 
 
 class PrototypeSet(NamedTuple):
@@ -26,12 +34,14 @@ class PrototypeSet(NamedTuple):
         params: the embedding's parameters.
         buffers: its buffers.
         prototypes: shape `(ways, features)`.
+        counts: examples of each class, shape `(ways,)`.
         scale: what similarities are multiplied with.
     """
 
     params: Tensors
     buffers: Tensors
     prototypes: Tensor
+    counts: Tensor
     scale: Tensor
 
 
@@ -39,21 +49,20 @@ class PrototypeSet(NamedTuple):
 class Prototypes:
     """Classifies by the nearest mean of the support embeddings; nothing adapts but the means.
 
+    Classes may have different numbers of examples; one that has none is never predicted.
+
     Attributes:
         network: the embedding; outputs of any shape are flattened.
-        loss: mean loss of one episode's logits and labels.
-        shots: support examples a class.
+        loss: mean loss of a learner on one side of one episode.
+        most: classes in an episode whose side does not say how many it has.
         distance: `"euclidean"`, squared, as published; or `"cosine"` with a learned scale.
         ways: classes in an episode of meta-training; more than at test, as published. None for as
             many as the task has.
         outer: how the outer loop trains it.
-        norm: batch-norm protocol. `"transductive"`: support and queries by the statistics of their
-            own set; `"inductive"`: both by those of the support set; `"per-step"`: when scored,
-            by running averages of meta-training, as published.
+        norm: batch-norm protocol. `"inductive"`: support and queries by the statistics of the
+            support set; `"transductive"`: both by those of their own set; `"per-step"`: when
+            scored, by running averages of meta-training, as published.
         training: whether dropout and the like are active.
-        mapped: whether the functions are called within `vmap`.
-        classes: of the episode that is adapted to; None for as many as `shots` says. With it,
-            classes may have different numbers of examples.
 
     Raises:
         ValueError: if an argument is none of these.
@@ -61,70 +70,33 @@ class Prototypes:
 
     network: Network
     loss: Loss
-    shots: int
+    most: int | None
     distance: str = "euclidean"
     ways: int | None = None
     outer: Outer = DEFAULT_OUTER
-    norm: str = "transductive"
-    training: bool = True
-    mapped: bool = True
-    classes: int | None = None
+    norm: str = "inductive"
+    training: bool = False
 
     def __post_init__(self) -> None:
         if self.distance not in DISTANCES:
-            raise ValueError(f"`distance` must be one of {DISTANCES}, got {self.distance!r}")
+            raise ValueError(f"`distance` must be one of {[*DISTANCES]}, got {self.distance!r}")
 
     @property
-    def structure(self) -> str:
-        """Text that is equal for learners which differ only in numbers."""
-        return (
-            f"prototypes {self.distance} ways={self.ways} shots={self.shots} "
-            f"{self.outer.structure}\n{self.network.structure}\n{self.norm}"
+    def traits(self) -> Traits:
+        """What is to be known of it."""
+        return Traits(
+            structure=(
+                f"prototypes {self.distance} ways={self.ways} {self.outer.structure}\n"
+                f"{self.network.structure}\n{self.norm}"
+            ),
+            outer=self.outer,
+            any_ways=True,
+            ways=self.ways,
         )
 
-    @property
-    def steps(self) -> int:
-        """There are none."""
-        return 0
-
-    @property
-    def kin(self) -> str:
-        """The structure: nothing else may differ."""
-        return self.structure
-
-    @property
-    def alone(self) -> Prototypes:
-        """The learner itself."""
-        return self
-
-    def together(self, learners: Sequence[Any]) -> list[Learner]:
-        """Return the learners, which are equal in structure as they are."""
-        return list(learners)
-
-    @property
-    def second_order(self) -> bool:
-        """Prototypes need no inner gradient."""
-        return False
-
-    def first_order(self) -> Prototypes:
-        """Return itself."""
-        return self
-
-    def training_task(self, task: Any) -> Any:
-        """Return the task with episodes of as many classes as the learner is trained on."""
-        return task if self.ways is None else replace(task, ways=self.ways)
-
-    def prepared(self, *, training: bool, mapped: bool) -> Prototypes:
-        """Return the same learner for meta-training or scoring, mapped by `vmap` or not."""
-        return replace(self, training=training, mapped=mapped)
-
-    def at(self, progress: float) -> Stage:
-        """Return itself: nothing changes along the training."""
-        del progress
-        return Stage("prototypes", self, {})
-
-    def init(self) -> dict[str, Tensors]:
+    def init(self, generator: torch.Generator) -> dict[str, Tensors]:
         """Return the embedding's parameters and buffers, and the scale of the similarities."""
+        del generator
         scale = torch.tensor(COSINE_SCALE if self.distance == "cosine" else 1.0)
         learned = self.distance == "cosine"
         return {
@@ -135,40 +107,35 @@ class Prototypes:
             "stage": {},
         }
 
-    def meta_loss(self, meta: Meta, support: Examples, query: Examples) -> MetaLoss:
+    def meta_loss(self, meta: Meta, support: Side, query: Side) -> MetaLoss:
         """Make the prototypes, and see how well the queries are predicted."""
-        adapted, buffers = self._adapt(meta, support)
-        logits, buffers = self._logits(adapted._replace(buffers=buffers), query[0])
-        loss = self.loss(logits, query[1])
-        names = self.network.statistics if self.norm == "per-step" and self.training else ()
-        return MetaLoss(loss, loss, {name: buffers[name] for name in names})
+        trained = replace(self, training=True)
+        adapted = trained.adapt(meta, support)
+        predict, seen = trained._watched(adapted)
+        loss = self.loss(predict, query)
+        names = self.network.statistics if self.norm == "per-step" else ()
+        return MetaLoss(loss, loss, {name: seen[-1][name] for name in names})
 
-    def adapt(self, meta: Meta, support: Examples) -> PrototypeSet:
+    def adapt(self, meta: Meta, support: Side) -> PrototypeSet:
         """Return the means of the classes."""
-        return self._adapt(meta, support)[0]
+        params, targets = meta["params"], support.targets
+        norm: Norm = "record" if self.norm == "inductive" else self._query_norm
+        features, buffers = self._embed(params, meta["buffers"], support.inputs, norm)
+        labels = torch.arange(ways_of(support, self.most), device=targets.device)
+        members = (targets == labels.unsqueeze(1)).to(features.dtype)  # (ways, examples)
+        counts = members.sum(1)
+        prototypes = members @ features / counts.clamp(min=1).unsqueeze(1)
+        scale = {**meta["learned"], **meta["constants"]}["scale"]
+        return PrototypeSet(params, buffers, prototypes, counts, scale)
 
-    def trajectory(
-        self, meta: Meta, support: Examples, steps: int | None = None
-    ) -> list[PrototypeSet]:
+    def trajectory(self, meta: Meta, support: Side, steps: int | None = None) -> list[PrototypeSet]:
         """Return the one thing there is: prototypes know no steps."""
         del steps
         return [self.adapt(meta, support)]
 
-    def predict(self, adapted: PrototypeSet, inputs: Tensor) -> Tensor:
+    def predict(self, adapted: PrototypeSet, inputs: Any) -> Tensor:
         """Return logits of shape `(queries, ways)`."""
-        return self._logits(adapted, inputs)[0]
-
-    def _adapt(self, meta: Meta, support: Examples) -> tuple[PrototypeSet, Tensors]:
-        inputs, targets = support
-        params = meta["params"]
-        norm: Norm = "record" if self.norm == "inductive" else self._query_norm
-        features, buffers = self._embed(params, meta["buffers"], inputs, norm)
-        ways = self.classes or len(inputs) // self.shots
-        labels = torch.arange(ways, device=targets.device)
-        members = (targets == labels.unsqueeze(1)).to(features.dtype)  # (ways, examples)
-        prototypes = members @ features / members.sum(1, keepdim=True)
-        scale = {**meta["learned"], **meta["constants"]}["scale"]
-        return PrototypeSet(params, buffers, prototypes, scale), buffers
+        return self._watched(adapted)[0](inputs)  # type: ignore[no-any-return]
 
     @property
     def _query_norm(self) -> Norm:
@@ -178,21 +145,26 @@ class Prototypes:
             return "record" if self.training else "stored"
         return "batch"
 
-    def _logits(self, adapted: PrototypeSet, inputs: Tensor) -> tuple[Tensor, Tensors]:
-        params, buffers, prototypes, scale = adapted
-        features, buffers = self._embed(params, buffers, inputs, self._query_norm)
-        if self.distance == "cosine":
-            similar = F.normalize(features, dim=-1) @ F.normalize(prototypes, dim=-1).T
-        else:
-            similar = -(features.unsqueeze(1) - prototypes).square().sum(-1)
-        return scale * similar, buffers
+    def _watched(self, adapted: PrototypeSet) -> tuple[Predict, list[Tensors]]:
+        """Return the prototypes as a function of inputs, and the buffers before and after."""
+        params, buffers, prototypes, counts, scale = adapted
+        seen = [buffers]
+
+        def predict(inputs: Any) -> Tensor:
+            features, after = self._embed(params, seen[-1], inputs, self._query_norm)
+            seen.append(after)
+            if self.distance == "cosine":
+                similar = F.normalize(features, dim=-1) @ F.normalize(prototypes, dim=-1).T
+            else:
+                similar = -(features.unsqueeze(1) - prototypes).square().sum(-1)
+            return torch.where(counts > 0, scale * similar, ABSENT)
+
+        return predict, seen
 
     def _embed(
-        self, params: Tensors, buffers: Tensors, inputs: Tensor, norm: Norm
+        self, params: Tensors, buffers: Tensors, inputs: Any, norm: Norm
     ) -> tuple[Tensor, Tensors]:
-        outputs, seen = self.network(
-            params, buffers, inputs, norm=norm, training=self.training, mapped=self.mapped
-        )
+        outputs, seen = self.network(params, buffers, inputs, norm=norm, training=self.training)
         if self.norm == "per-step" and norm == "record":
             moved = {
                 name: torch.lerp(
@@ -204,17 +176,68 @@ class Prototypes:
         return outputs.flatten(1), seen
 
 
-def make_prototypes(
-    genome: Mapping[str, Any], network: Network, task: Any, norm: str, own: Sequence[Any] = ()
-) -> Prototypes:
+def prototype_space(
+    *, distance: Space | None = None, ways: Space | None = None, outer: Space | None = None
+) -> Struct:
+    """Return the space of prototypical networks (Snell et al., 2017).
+
+    Join it with gradient rules as `Choice(prototypes=prototype_space(), gradient=rule_space())`.
+
+    Args:
+        distance: default `Choice("euclidean", "cosine")`.
+        ways: classes in an episode of meta-training, at most as many as meta-train has; default
+            `Int(5, 60, step=5)`.
+        outer: the outer loop; default `outer_space()`.
+    """
+    return Struct(
+        distance=Choice(*DISTANCES) if distance is None else distance,
+        ways=Int(5, 60, step=5) if ways is None else ways,
+        outer=outer_space() if outer is None else outer,
+    )
+
+
+def _make(genes: Genes, setting: Setting) -> Prototypes:
     """Turn a genome of `prototype_space` into a learner.
 
     Raises:
         ValueError: if the task has no classes.
         TypeError: if a gene is unknown.
     """
-    if not hasattr(task, "ways") or not hasattr(task, "shots"):
-        raise ValueError(f"prototypes need a task of classes, and {type(task).__name__} has none")
-    del own  # nothing is written as an expression here
-    outer = make_outer(genome["outer"]) if "outer" in genome else DEFAULT_OUTER
-    return Prototypes(network, task.loss, task.shots, norm=norm, **{**genome, "outer": outer})
+    task = setting.task
+    if class_count(task) is None:
+        raise ValueError(
+            f"prototypes need a task of classes, with a field `ways`, and {type(task).__name__} "
+            "has none"
+        )
+    if setting.outputs is not None and not isinstance(setting.outputs, Tensor):
+        raise ValueError(
+            "prototypes need a network that returns one tensor, but it returns a "
+            f"{type(setting.outputs).__name__}"
+        )
+    outer = make_outer(genes["outer"]) if "outer" in genes else DEFAULT_OUTER
+    ways = genes.get("ways")
+    there = class_count(task, "meta-train")
+    if ways is not None and there is not None:
+        ways = min(ways, there)
+    known = {**genes, "outer": outer, "ways": ways}
+    return Prototypes(setting.network, task.loss, class_count(task), norm=setting.norm, **known)
+
+
+def _formula(genes: Genes, primitives: Sequence[Primitive]) -> str:
+    del primitives
+    return DISTANCES[genes["distance"]]
+
+
+PROTOTYPES = Family(
+    name="prototypes",
+    make=_make,
+    space=prototype_space,
+    presets={
+        "protonet": {
+            "distance": "euclidean",
+            "ways": 60,
+            "outer": {"adam": {"rate": 1e-3, "schedule": "constant"}},
+        }
+    },
+    formula=_formula,
+)

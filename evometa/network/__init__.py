@@ -7,6 +7,18 @@ parameters and multiply-accumulates without running anything.
 
 from evometa.network.blocks import ConvBlock, conv_net, mlp
 from evometa.network.cost import Cost, measure_cost
+from evometa.network.padding import Padded, unpadded
 from evometa.network.stateless import Network, Norm, Tensors
 
-__all__ = ["ConvBlock", "Cost", "Network", "Norm", "Tensors", "conv_net", "measure_cost", "mlp"]
+__all__ = [
+    "ConvBlock",
+    "Cost",
+    "Network",
+    "Norm",
+    "Padded",
+    "Tensors",
+    "conv_net",
+    "measure_cost",
+    "mlp",
+    "unpadded",
+]

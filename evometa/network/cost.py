@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
+from torch.utils import _pytree as pytree
 from torch.utils.flop_counter import FlopCounterMode
 
 
@@ -23,24 +25,16 @@ class Cost:
     macs: int
 
 
-def measure_cost(module: nn.Module, inputs: Tensor) -> tuple[Cost, torch.Size]:
-    """Count the cost of `module` on `inputs` of shape `(examples, *shape)`.
+def measure_cost(module: nn.Module, inputs: Any) -> tuple[Cost, Any]:
+    """Count the cost of `module` on inputs whose tensors begin with `examples`.
 
     Run it on the meta device to spend no arithmetic.
 
     Returns:
-        The cost, and the shape of the outputs.
-
-    Raises:
-        TypeError: if the module does not return a tensor.
+        The cost, and the outputs.
     """
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         outputs = module(inputs)
-    if not isinstance(outputs, Tensor):
-        raise TypeError(
-            f"the network must return one tensor, got {type(outputs).__name__}; return the "
-            "predictions alone from `forward`"
-        )
     params = sum(p.numel() for p in module.parameters() if p.requires_grad)
-    macs = counter.get_total_flops() // 2 // len(inputs)
-    return Cost(params=params, macs=macs), outputs.shape
+    examples = len(pytree.tree_leaves(inputs)[0])
+    return Cost(params=params, macs=counter.get_total_flops() // 2 // examples), outputs

@@ -5,13 +5,15 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from typing import Literal, TypeAlias, cast
+from typing import Any, Literal, TypeAlias, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm
+
+from evometa.network.padding import Padded
 
 Tensors: TypeAlias = dict[str, Tensor]
 
@@ -40,10 +42,12 @@ class Network:
         kind: `"convolution"` if there is one among the layers, else `"dense"`.
         text: the layers, as PyTorch prints them.
         structure: text that is equal for modules of equal structure.
+        mapped: whether it is called within `vmap`; see `unmapped`.
     """
 
     def __init__(self, module: nn.Module, *, plain: bool = False) -> None:
         self._plain = plain
+        self.mapped = True
         self._recurrent = any(isinstance(m, nn.RNNBase) for m in module.modules())
         self.has_batch_norm = any(isinstance(m, _BatchNorm) for m in module.modules())
         convolves = any(isinstance(m, nn.modules.conv._ConvNd) for m in module.modules())
@@ -70,30 +74,29 @@ class Network:
         self.text = repr(module)
         self.structure = f"{self.text} {shapes} {'plain' if plain else ''}"
 
+    @property
+    def unmapped(self) -> Network:
+        """The same network for calls outside of `vmap`: faster there, and wrong within."""
+        found = copy.copy(self)
+        found.mapped = False
+        return found
+
     def __call__(
-        self,
-        params: Tensors,
-        buffers: Tensors,
-        inputs: Tensor,
-        *,
-        norm: Norm,
-        training: bool,
-        mapped: bool = True,
-    ) -> tuple[Tensor, Tensors]:
+        self, params: Tensors, buffers: Tensors, inputs: Any, *, norm: Norm, training: bool
+    ) -> tuple[Any, Tensors]:
         """Compute outputs and the buffers after the call.
 
         Args:
             params: parameters by name.
             buffers: buffers by name.
-            inputs: shape `(examples, *shape)`.
-            norm: where batch norm takes its statistics from.
+            inputs: what the module's `forward` takes, any pytree, `examples` first; or `Padded`.
+            norm: where batch norm takes its statistics from; padding has no part in them.
             training: whether dropout and the like are active.
-            mapped: whether the call is within `vmap`; False is faster, and wrong there.
 
         Returns:
-            Outputs of shape `(examples, *outputs)`, and the new buffers.
+            What `forward` returns, and the new buffers.
         """
-        key = (norm, training, mapped) if self.has_batch_norm else ("batch", training, True)
+        key = (norm, training, self.mapped) if self.has_batch_norm else ("batch", training, True)
         with _plain_kernels(self._recurrent) if self._plain else nullcontext():
             return self._forms[key](params, buffers, inputs)
 
@@ -111,6 +114,7 @@ class _Form:
         for name, tensor in (*module.named_parameters(), *module.named_buffers()):
             names.setdefault(id(tensor), name)  # the first one of shared tensors
         self._recurrent = [m for m in module.modules() if isinstance(m, nn.RNNBase)]
+        self._norms = [m for m in module.modules() if isinstance(m, _EpisodeBatchNorm)]
         self._places: dict[str, list[tuple[dict[str, Tensor | None], str]]] = {}
         for owner in module.modules():
             for table in (owner._parameters, owner._buffers):
@@ -120,7 +124,11 @@ class _Form:
                         self._places.setdefault(names[id(value)], []).append((places, leaf))
         self._leave()
 
-    def __call__(self, params: Tensors, buffers: Tensors, inputs: Tensor) -> tuple[Tensor, Tensors]:
+    def __call__(self, params: Tensors, buffers: Tensors, inputs: Any) -> tuple[Any, Tensors]:
+        if isinstance(inputs, Padded):
+            inputs, mask = inputs
+            for layer in self._norms:
+                layer.mask = mask
         for tensors in (params, buffers):
             for name, value in tensors.items():
                 for table, leaf in self._places[name]:
@@ -151,6 +159,7 @@ class _EpisodeBatchNorm(nn.Module):
     bias: nn.Parameter | None
     running_mean: Tensor
     running_var: Tensor
+    mask: Tensor | None = None  # which examples are real, where some are padding
 
     def __init__(self, original: _BatchNorm, norm: Norm, mapped: bool) -> None:
         super().__init__()
@@ -164,15 +173,14 @@ class _EpisodeBatchNorm(nn.Module):
         self.register_buffer("running_var", torch.ones_like(zeros))
 
     def forward(self, inputs: Tensor) -> Tensor:
-        if self.norm == "batch" and not self.mapped:
+        if self.norm == "batch" and not self.mapped and self.mask is None:
             return F.batch_norm(
                 inputs, None, None, self.weight, self.bias, training=True, eps=self.eps
             )
         if self.norm == "stored":
             mean, var = self.running_mean, self.running_var
         else:
-            dims = [d for d in range(inputs.dim()) if d != 1]
-            var, mean = torch.var_mean(inputs, dims, correction=0)
+            var, mean = self._statistics(inputs)
         if self.norm == "record":
             # assigned, not updated in place: differentiable and safe under vmap
             self.running_mean, self.running_var = mean, var
@@ -186,6 +194,22 @@ class _EpisodeBatchNorm(nn.Module):
         if self.bias is not None:
             shift = shift + self.bias
         return torch.addcmul(shift.view(shape), inputs, scale.view(shape))
+
+    def _statistics(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Return variance and mean of each channel, over the examples that are real."""
+        dims = [d for d in range(inputs.dim()) if d != 1]
+        if self.mask is None:
+            return torch.var_mean(inputs, dims, correction=0)
+        if len(inputs) != len(self.mask):
+            raise ValueError(
+                f"batch norm must see one row for each of {len(self.mask)} examples where some "
+                f"are padding, but it sees {len(inputs)}; use group norm"
+            )
+        real = self.mask.to(inputs.dtype).view([-1] + [1] * (inputs.dim() - 1))
+        count = real.sum() * (inputs[0, 0].numel())
+        mean = (inputs * real).sum(dims) / count
+        centred = inputs - mean.view([1, -1] + [1] * (inputs.dim() - 2))
+        return (centred.square() * real).sum(dims) / count, mean
 
 
 def _stateless(module: nn.Module, norm: Norm, training: bool, mapped: bool) -> nn.Module:

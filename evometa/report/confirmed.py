@@ -21,7 +21,8 @@ from rich.markup import escape
 from rich.table import Table
 from scipy.special import stdtrit
 
-from evometa.records import Genome, Status, direction_of
+from evometa.metrics import scored_metric
+from evometa.records import Genome, Status
 from evometa.report.ranking import SEED
 
 Scores: TypeAlias = npt.NDArray[np.float64]
@@ -94,8 +95,7 @@ def compare(table: pa.Table, study: Mapping[str, Any]) -> list[Confirmed]:
         table: `confirm.parquet`.
         study: study.json.
     """
-    scored = study["metrics"][0]
-    sign = 1.0 if direction_of(scored, study["objectives"]) == "max" else -1.0
+    sign = 1.0 if scored_metric(study).direction == "max" else -1.0
     rows: dict[str, list[dict[str, Any]]] = {}
     for row in table.to_pylist():
         rows.setdefault(row["candidate_id"], []).append(row)

@@ -19,6 +19,7 @@ from tensorboardX import FileWriter, SummaryWriter
 from tensorboardX.proto.summary_pb2 import Summary
 
 from evometa.errors import EvometaError
+from evometa.metrics import scored_metric
 from evometa.records import Objectives, Status
 from evometa.report.optuna_study import study_of
 from evometa.report.ranking import rank
@@ -83,7 +84,7 @@ def to_tensorboard(file: Path, name: str, study: Mapping[str, Any], table: pa.Ta
             named = zip(series, point, strict=True)
             parts = [Summary.Value(tag=tag, simple_value=value) for tag, value in named]
             writer.add_summary(Summary(value=parts), step, moment)
-    for row in rank(ok, objectives, scored=study["metrics"][0], n=CURVES):
+    for row in rank(ok, objectives, scored=scored_metric(study), n=CURVES):
         mine = ok.filter(pc.equal(ok["candidate_id"], row.id)).select(["number", "curve"])
         number, points = mine.to_pylist()[0].values()
         # named by its number: an id is text of the run, and might be a path

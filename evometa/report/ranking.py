@@ -14,7 +14,8 @@ import pyarrow as pa
 
 from evometa.errors import EvometaError
 from evometa.limits import Limit
-from evometa.records import Genome, Objectives, Status, direction_of, dominates, mean_interval
+from evometa.metrics import Scored
+from evometa.records import Genome, Objectives, Status, dominates, mean_interval
 from evometa.report.standing import standing
 
 SEED = "seed:"
@@ -65,7 +66,7 @@ def rank(
     table: pa.Table,
     objectives: Objectives,
     *,
-    scored: str,
+    scored: Scored,
     by: str | None = None,
     n: int = 10,
     full: int = 0,
@@ -205,7 +206,7 @@ def _ranked(
     row: int,
     place: int,
     objectives: Objectives,
-    scored: str,
+    scored: Scored,
     reference: list[float] | None,
     *,
     on_front: bool,
@@ -213,17 +214,16 @@ def _ranked(
 ) -> Ranked:
     scores = _scores(table, row)
     value: Mapping[str, Any] = table.slice(row, 1).drop_columns(["scores", "curve"]).to_pylist()[0]
-    direction = direction_of(scored, objectives)
     improvement, half = None, 0.0
     if reference is not None and len(reference) == len(scores):  # else of another rung
-        improvement, half = gain(scores, reference, direction)
+        improvement, half = gain(scores, reference, scored.direction)
     operator: str = value["operator"]
     return Ranked(
         rank=place,
         id=value["candidate_id"],
         name=operator.removeprefix(SEED) if operator.startswith(SEED) else "",
         values={name: value[name] for name in objectives},
-        interval=mean_interval(scores)[1],
+        interval=mean_interval(scores)[1] if scored.is_mean else value["interval"],
         gain=improvement,
         gain_interval=half,
         params=int(value["params"]),

@@ -2,103 +2,69 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, Group
 from rich.markup import escape
 from rich.tree import Tree
 
+from evometa.learner import Outline, family_of, formula_of
 from evometa.records import Genome
-from evometa.rule import DESCENT, GradientRule, formula, make_rule, python_source, simplified
-from evometa.rule.update import Update
 
 
-def rule_of(genome: Genome) -> GradientRule | None:
-    """Return the gradient rule of a genome; None where there is none that can be read.
+def describe_rule(genome: Genome) -> str:
+    """Return how a genome learns as a formula; empty where it cannot be read.
 
-    Updates that use primitives of one's own cannot: only the study file knows them.
+    Families and primitives of one's own cannot: only the study file knows them.
     """
-    rule = genome.get("rule") if isinstance(genome, dict) else None
-    if isinstance(rule, dict) and len(rule) == 1:
-        rule = rule.get("gradient")
-    if not isinstance(rule, dict):
-        return None
-    try:
-        return make_rule(rule)
-    except Exception:  # a stranger's run may hold anything
-        return None
-
-
-def said(genome: Genome) -> str:
-    """Return how a genome adapts as a formula: its update, or what its prototypes compare.
-
-    Empty where it cannot be read.
-    """
-    rule = rule_of(genome)
-    if rule is not None:
-        return formula(rule)
-    genes = genome.get("rule") if isinstance(genome, dict) else None
-    genes = genes.get("prototypes") if isinstance(genes, dict) else None
-    distance = genes.get("distance") if isinstance(genes, dict) else None
-    return _PROTOTYPES.get(distance, "") if isinstance(distance, str) else ""
-
-
-_PROTOTYPES = {
-    "euclidean": "class ← argminₖ ‖f(x) - cₖ‖², cₖ the mean of f over the examples of class k",
-    "cosine": "class ← argmaxₖ cos(f(x), cₖ), cₖ the mean of f over the examples of class k",
-}
+    return formula_of(genome.get("rule")) if isinstance(genome, dict) else ""
 
 
 def print_rule(console: Console, genome: Genome, ancestors: Mapping[str, Genome]) -> None:
-    """Print a genome's update as a formula and as a tree, and its short form if it has one.
+    """Print how a genome learns as a formula and as a tree, and its short form if it has one.
 
     Args:
         console: where to print.
         genome: of a candidate.
-        ancestors: id to genome, nearest first; those whose update was another one are printed.
+        ancestors: id to genome, nearest first; those whose formula was another one are printed.
     """
-    rule = rule_of(genome)
-    if rule is None:
-        if said(genome):
-            console.print(f"\n[bold]rule[/]\n  {escape(said(genome))}", highlight=False)
+    last = describe_rule(genome)
+    if not last:
         return
-    console.print("\n[bold]update[/]")
-    console.print(f"  {escape(formula(rule))}", highlight=False, soft_wrap=True)
-    if rule.update == DESCENT:
+    console.print("\n[bold]rule[/]")
+    console.print(f"  {escape(last)}", highlight=False, soft_wrap=True)
+    outline = _outline(genome)
+    if outline is None:
         return
-    shorter = replace(rule, update=simplified(rule.update))
-    if len(shorter.update) < len(rule.update):
-        console.print(f"  = {escape(formula(shorter))}", highlight=False, soft_wrap=True)
-    console.print(Group("", _tree(rule.expression)))
-    last = formula(rule)
+    if outline.shorter:
+        console.print(f"  = {escape(outline.shorter)}", highlight=False, soft_wrap=True)
+    console.print(Group("", _tree(outline.tree)))
     for name, ancestor in ancestors.items():
-        older = rule_of(ancestor)
-        if older is not None and formula(older) != last:
-            last = formula(older)
+        older = describe_rule(ancestor)
+        if older and older != last:
+            last = older
             console.print(f"  from {name}: {escape(last)}", highlight=False, soft_wrap=True)
 
 
 def print_python(console: Console, genome: Genome) -> None:
-    """Print a genome's update as a function of PyTorch alone, ready to be put into a file."""
-    rule = rule_of(genome)
-    text = python_source(rule) if rule else "# this candidate has no update to be written out"
+    """Print how a genome learns as a function of PyTorch alone, ready to be put into a file."""
+    text = None
+    if describe_rule(genome):
+        family, genes = family_of(genome["rule"])
+        text = family.source(genes, ())
+    text = text or "# this candidate has no update to be written out"
     console.print(text, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
-def _tree(update: Update) -> RenderableType:
-    branches: list[Tree] = []
-    for node in update.nodes:
-        name = node.value if isinstance(node.value, str) else f"{node.value:.4g}"
-        learned = " [dim](learned)[/]" if node.learned else ""
-        label = f"{escape(str(name))}{learned} [dim]{node.kind}[/]"
-        parent = next(
-            (
-                branches[place]
-                for place, other in enumerate(update.nodes)
-                if len(branches) in other.arguments
-            ),
-            None,
-        )
-        branches.append(Tree(label) if parent is None else parent.add(label))
-    return branches[0]
+def _outline(genome: Genome) -> Outline | None:
+    family, genes = family_of(genome["rule"])
+    return family.outline(genes, ())
+
+
+def _tree(node: tuple[str, Sequence[Any]]) -> Tree:
+    label, branches = node
+    tree = Tree(escape(label))
+    for branch in branches:
+        tree.children.append(_tree(branch))
+    return tree

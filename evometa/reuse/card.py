@@ -9,7 +9,7 @@ from typing import Any
 from evometa.learner.gradient import GradientLearner
 from evometa.records import Evaluation, Genome, genome_hash, mean_interval
 from evometa.report.confirmed import Confirmed, compare
-from evometa.report.rules import said
+from evometa.report.rules import describe_rule
 from evometa.reuse.learner import FewShotLearner
 from evometa.reuse.stored import StoredRun
 from evometa.rule import GradientRule, formula
@@ -69,7 +69,7 @@ adapted.predict(x_new)
 
 def _summary(learner: FewShotLearner) -> str:
     kind = "classes" if learner.outputs is None else "values"
-    shape = ", ".join(("examples", *map(str, learner.sample)))
+    shape = ", ".join(("examples", *map(str, learner.example.leaves[0].shape)))
     return (
         f"A few-shot learner: from a few labelled examples of a new task it learns to predict "
         f"{kind}. Inputs have the shape `({shape})`. It needs the files of this folder and PyTorch."
@@ -140,7 +140,7 @@ def _cost(evaluation: Evaluation, metrics: Mapping[str, float]) -> str:
 def _rule(learner: FewShotLearner, genome: Genome) -> str:
     family = learner.learner
     if not isinstance(family, GradientLearner) or not isinstance(family.rule, GradientRule):
-        return f"`{said(genome)}`"
+        return f"`{describe_rule(genome)}`"
     rule = family.rule
     return (
         f"`{formula(rule)}`\n\n{rule.steps} steps, adapting {rule.adapts}, rates {rule.rates}; "

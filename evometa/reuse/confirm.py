@@ -14,6 +14,7 @@ from evometa.errors import EvometaError, StoreError, StudyError
 from evometa.evaluate import Evaluator
 from evometa.execute import Executor
 from evometa.launch import Watch, Workers, make_executor
+from evometa.metrics import scored_metric
 from evometa.records import Candidate, Evaluation, Genome, Status, derive_seed
 from evometa.report import rank
 from evometa.report.standing import standing
@@ -161,7 +162,7 @@ def _chosen(run: StoredRun, wanted: Confirmation) -> list[tuple[Candidate, Seque
     ranked = rank(
         run.table,
         study.objectives,
-        scored=study.task.metrics[0],
+        scored=scored_metric(run.kept),
         n=len(run.table),
         full=len(study.rungs),
         limits=study.limits,

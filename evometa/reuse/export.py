@@ -9,6 +9,7 @@ import sys
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -30,7 +31,7 @@ from evometa.reuse.stored import StoredRun
 from evometa.rule import GradientRule, python_source
 from evometa.rule.gradient import layer_of
 from evometa.store import read_confirmed
-from evometa.task.protocol import EpisodeBatch, Task
+from evometa.task.protocol import Batch, EpisodeBatch, Task
 
 PLAIN = Path(__file__).parent / "plain"
 TOLERANCE = 1e-5  # of the largest output, in double precision
@@ -109,7 +110,7 @@ def _facts(learner: FewShotLearner, task: Task, episodes: EpisodeBatch) -> dict[
     if not isinstance(family, GradientLearner | Prototypes):
         raise EvometaError(f"learners of the kind {type(family).__name__} cannot be exported")
     facts: dict[str, Any] = {
-        "sample": list(learner.sample),
+        "sample": list(learner.example.leaves[0].shape),
         "classes": learner.outputs is None,
         "outputs": learner.outputs,
         "norm": family.norm,
@@ -158,12 +159,18 @@ def _name_of_loss(task: Task, episodes: EpisodeBatch) -> str:
         outputs = torch.randn((len(targets), int(targets.max()) + 1), generator=generator)
         known = {"cross_entropy": F.cross_entropy}
     for name, function in known.items():
-        if torch.allclose(task.loss(outputs, targets), function(outputs, targets)):
+        loss = task.loss(partial(_known, outputs), Batch(None, targets))
+        if torch.allclose(loss, function(outputs, targets)):
             return name
     raise EvometaError(
         f"the loss of {type(task).__name__} is none of {', '.join(known)}, so an export could not "
         "adapt by it; use load_learner"
     )
+
+
+def _known(outputs: Tensor, inputs: Any) -> Tensor:
+    del inputs
+    return outputs
 
 
 class _Function(nn.Module):
@@ -251,13 +258,13 @@ def _check(learner: FewShotLearner, episodes: EpisodeBatch, folder: Path) -> flo
     plain.network.meta = plain.meta = _double(plain.meta)
     meta = _double(learner.meta)  # rounding, which adapting can amplify, must not look like a fault
     largest = worst = 0.0
-    prepared = learner.learner.prepared(training=False, mapped=True)
+    prepared = learner.learner
     for row in range(len(episodes.support.inputs)):
         inputs, targets = episodes.support.inputs[row].double(), episodes.support.targets[row]
         targets = targets.double() if targets.is_floating_point() else targets
         queries = episodes.query.inputs[row].double()
         with torch.no_grad():
-            wanted = prepared.predict(prepared.adapt(meta, (inputs, targets)), queries)
+            wanted = prepared.predict(prepared.adapt(meta, Batch(inputs, targets)), queries)
             found = plain.adapt(inputs, targets).outputs(queries)
         largest = max(largest, float(wanted.abs().max()))
         worst = max(worst, float((wanted - found).abs().max()))

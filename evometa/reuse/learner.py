@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Callable
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -20,17 +22,23 @@ from evometa.evaluate import Checkpoint, Rejected, admit, parse_plan
 from evometa.evaluate.checkpoint import checkpoint_path, load_checkpoint
 from evometa.evaluate.evaluator import choose_device
 from evometa.evaluate.training import meta_of
-from evometa.learner import Learner, Meta
-from evometa.learner.prototypes import Prototypes
+from evometa.learner import Learner, Meta, predictor, unmapped
 from evometa.records import Candidate, Evaluation, Status
 from evometa.reuse.confirm import FOLDER, REPEATS
+from evometa.reuse.example import Example
 from evometa.reuse.stored import StoredRun, read_run
 from evometa.store import Place, place, read_confirmed
-from evometa.task.protocol import EpisodeBatch
+from evometa.task.episodes import examples_of, leading, over, part_of, to_device
+from evometa.task.protocol import Batch, ClassBatch, EpisodeBatch, sized
 
 Array: TypeAlias = Tensor | npt.NDArray[Any]
+EXAMPLES = 20  # episodes that say what inputs are like
 Progress: TypeAlias = Callable[[int, int], None]
 """Told the meta-iterations done, and how many there are."""
+
+
+class TransductiveWarning(UserWarning):
+    """A prediction depends on the inputs that are predicted with it, and there are few."""
 
 
 @dataclass(frozen=True)
@@ -41,21 +49,24 @@ class FewShotLearner:
     meta-trained, and returns a learner of its own.
 
     Attributes:
-        learner: network and rule.
+        learner: network and way of learning.
         meta: trained meta-parameters.
-        sample: shape of one input.
+        example: what inputs are like.
         outputs: values of one prediction; None where predictions are classes.
         most: how many classes it can tell apart; None for any number.
         trained: where the meta-parameters come from, in words.
+        together: queries that were predicted together in meta-training, if a prediction depends on
+            those beside it; else 0.
         mapped: whether batches of tasks are mapped, or learned one after the other.
     """
 
     learner: Learner
     meta: Meta
-    sample: tuple[int, ...]
+    example: Example
     outputs: int | None
     most: int | None
     trained: str
+    together: int = 0
     mapped: bool = True
 
     @property
@@ -76,11 +87,13 @@ class FewShotLearner:
         }
         return replace(self, meta=meta)
 
-    def adapt(self, x: Array, y: Array, *, steps: int | None = None) -> Adapted:
+    def adapt(self, x: Any, y: Array, *, steps: int | None = None) -> Adapted:
         """Learn a task, or a batch of tasks at once, from labelled examples.
 
         Args:
-            x: shape `(examples, *sample)`, or `(tasks, examples, *sample)`.
+            x: what the network takes: an array of shape `(examples, *sample)`, or `(tasks,
+                examples, *sample)`; or the dict, list or tuple of such arrays that it was
+                meta-trained on.
             y: classes as any labels, shape `(examples,)` or `(tasks, examples)`; or real values,
                 `(examples,)` or `(examples, outputs)`, with `tasks` before them in a batch.
             steps: inner steps; default as many as in meta-training.
@@ -89,54 +102,42 @@ class FewShotLearner:
             What predicts for new examples of the same tasks.
 
         Raises:
-            EvometaError: if shapes or labels do not fit.
+            EvometaError: if shapes, types or labels do not fit, or an input is not finite.
         """
         if steps is not None and (not isinstance(steps, int) or steps < 0):
             raise EvometaError(f"`steps >= 0` must hold, but got (steps={steps!r})")
         inputs, batched = self.inputs(x)
-        targets, classes, flat = self._targets(y, inputs.shape[:2], batched=batched)
-        learner = self._for(classes)
-        single = not self.mapped or len(inputs) == 1
-        prepared = learner.prepared(training=False, mapped=not single)
+        shape = leading(inputs, 2)
+        targets, classes, flat = self._targets(y, shape, batched=batched)
+        support: Any = Batch(inputs, targets)
+        if classes is not None:
+            numbers = torch.arange(len(classes[0]), device=self.device).expand(shape[0], -1)
+            support = ClassBatch(inputs, targets, numbers)
+        single = not self.mapped or shape[0] == 1
+        learner = unmapped(self.learner) if single else self.learner
 
-        def task(one: Tensor, target: Tensor) -> Any:
-            if steps is None:
-                return prepared.adapt(self.meta, (one, target))
-            return prepared.trajectory(self.meta, (one, target), steps)[-1]
+        def task(side: Any) -> Any:
+            return deque(learner.trajectory(self.meta, side, steps), maxlen=1)[0]
 
-        adapted = over_tasks(task, (inputs, targets), mapped=not single)
-        return Adapted(self, prepared, adapted, classes, batched, not single, flat)
+        adapted = over_tasks(task, (support,), mapped=not single)
+        return Adapted(self, learner, adapted, classes, batched, not single, flat)
 
-    def inputs(self, x: Array) -> tuple[Tensor, bool]:
+    def inputs(self, x: Any) -> tuple[Any, bool]:
         """Return inputs as a batch of tasks, and whether they were one.
 
         Raises:
-            EvometaError: if their shape does not fit.
+            EvometaError: if they are not like those of meta-training.
         """
-        given = _tensor(x).to(self.device, self.dtype)
-        extra = given.dim() - len(self.sample)
-        if extra not in (1, 2) or tuple(given.shape[extra:]) != self.sample or not given.numel():
-            raise EvometaError(
-                f"inputs must have the shape (examples, {self._sample}) or "
-                f"(tasks, examples, {self._sample}), but got {tuple(given.shape)}"
-            )
-        return (given, True) if extra == 2 else (given.unsqueeze(0), False)
-
-    @property
-    def _sample(self) -> str:
-        return ", ".join(map(str, self.sample))
-
-    def _for(self, classes: list[npt.NDArray[Any]] | None) -> Learner:
-        if classes is None or not isinstance(self.learner, Prototypes):
-            return self.learner
-        return replace(self.learner, classes=len(classes[0]))
+        given, batched = self.example.read(x)
+        found = to_device(given, self.device)
+        return (found, True) if batched else (over(lambda leaf: leaf.unsqueeze(0), found), False)
 
     def _targets(
-        self, y: Array, shape: torch.Size, *, batched: bool
+        self, y: Array, shape: tuple[int, ...], *, batched: bool
     ) -> tuple[Tensor, list[npt.NDArray[Any]] | None, bool]:
         values = _array(y)
         values = values if batched else values[None]
-        if values.shape[:2] != tuple(shape):
+        if values.shape[:2] != shape:
             raise EvometaError(
                 f"{' x '.join(map(str, shape[not batched :]))} inputs must have one target each, "
                 f"but got targets of shape {tuple(np.shape(y))}"
@@ -154,7 +155,7 @@ class FewShotLearner:
             return targets.to(self.device, self.dtype), None, flat
         if values.ndim != 2:
             raise EvometaError(f"labels must be one a example, but got the shape {np.shape(y)}")
-        classes = [np.unique(row) for row in values]
+        classes = [_classes(row) for row in values]
         if len({len(each) for each in classes}) > 1:
             raise EvometaError(
                 "the tasks of a batch must have equally many classes, but these have "
@@ -204,7 +205,7 @@ class Adapted:
             raise EvometaError("a learner of real values knows no classes")
         return np.stack(self.labels) if self.batched else self.labels[0]
 
-    def predict(self, x: Array) -> Array:
+    def predict(self, x: Any) -> Array:
         """Return the likeliest label of each input, or its values; an array for an array."""
         raw = self._raw(x)
         if self.labels is None:
@@ -213,11 +214,12 @@ class Adapted:
         best = raw.argmax(-1).cpu().numpy()
         names = np.stack([c[row] for c, row in zip(self.labels, best, strict=True)])
         names = names if self.batched else names[0]
-        if isinstance(x, Tensor) and names.dtype.kind in "iufb":
-            return torch.as_tensor(names, device=x.device)
+        first = pytree.tree_leaves(x)[0]
+        if isinstance(first, Tensor) and names.dtype.kind in "iufb":
+            return torch.as_tensor(names, device=first.device)
         return names
 
-    def predict_proba(self, x: Array) -> Array:
+    def predict_proba(self, x: Any) -> Array:
         """Return the probability of each class, in the order of `classes`.
 
         Raises:
@@ -226,27 +228,44 @@ class Adapted:
         _ = self.classes
         return self._like(x, self._raw(x).softmax(-1))
 
-    def _raw(self, x: Array) -> Tensor:
+    def _raw(self, x: Any) -> Tensor:
         """Return logits or values, shape `(tasks, examples, outputs)`."""
         inputs, batched = self.learned_from.inputs(x)
+        self._warn(leading(inputs, 2)[1])
         if batched != self.batched:
             raise EvometaError(
                 "new inputs must have an axis of tasks exactly if those that were adapted to had "
-                f"one, but got the shape {tuple(np.shape(x))}"
+                f"one, but got the shape {leading(inputs, 2)[not batched :]} of tasks and examples"
             )
         tasks = len(self.state) if not self.mapped else len(pytree.tree_leaves(self.state)[0])
-        if len(inputs) != tasks:
-            raise EvometaError(f"there are {tasks} adapted tasks, but inputs of {len(inputs)}")
+        given = leading(inputs, 1)[0]
+        if given != tasks:
+            raise EvometaError(f"there are {tasks} adapted tasks, but inputs of {given}")
         with torch.no_grad():
             outputs: Tensor = over_tasks(
-                self.prepared.predict, (self.state, inputs), mapped=self.mapped
+                lambda state, new: predictor(self.prepared, state)(new),
+                (self.state, inputs),
+                mapped=self.mapped,
             )
         outputs = outputs if isinstance(outputs, Tensor) else torch.stack(outputs)
         return outputs if self.labels is None else outputs[..., : len(self.labels[0])]
 
-    def _like(self, x: Array, values: Tensor) -> Array:
+    def _warn(self, queries: int) -> None:
+        """Say that few queries are predicted worse, where a prediction depends on its company."""
+        if queries < self.learned_from.together / 2:
+            warnings.warn(
+                f"this learner is transductive: batch norm normalises the {queries} new inputs by "
+                "their own statistics, and it was meta-trained and scored on "
+                f"{self.learned_from.together} together. Predict more at once, or meta-train with "
+                "Training(norm='inductive')",
+                TransductiveWarning,
+                stacklevel=4,
+            )
+
+    def _like(self, x: Any, values: Tensor) -> Array:
         values = values if self.batched else values[0]
-        return values.to(x.device) if isinstance(x, Tensor) else values.cpu().numpy()
+        first = pytree.tree_leaves(x)[0]
+        return values.to(first.device) if isinstance(first, Tensor) else values.cpu().numpy()
 
 
 def over_tasks(function: Callable[..., Any], arguments: tuple[Any, ...], *, mapped: bool) -> Any:
@@ -258,18 +277,34 @@ def over_tasks(function: Callable[..., Any], arguments: tuple[Any, ...], *, mapp
     try:
         if mapped:
             return vmap(function, randomness="different")(*arguments)
-        return [function(*one) for one in zip(*arguments, strict=True)]
+        parts = zip(*(_each_task(argument) for argument in arguments), strict=True)
+        return [function(*one) for one in parts]
     except ValueError as error:
         raise EvometaError(f"the network does not run on these examples: {error}") from error
 
 
-def _tensor(x: Array) -> Tensor:
-    if isinstance(x, Tensor):
-        return x
+def _each_task(argument: Any) -> Iterator[Any]:
+    """Yield what belongs to each task: the entries of a list, or the rows of a batch."""
+    if isinstance(argument, list) and all(not isinstance(each, Tensor) for each in argument):
+        yield from argument
+        return
+    for row in range(*leading(argument, 1)):
+        yield part_of(argument, row)
+
+
+def _classes(labels: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return the different labels of a task, sorted.
+
+    Raises:
+        EvometaError: if some are missing, or they cannot be sorted.
+    """
+    missing = [label for label in labels.tolist() if label is None or label != label]
+    if missing:
+        raise EvometaError(f"labels must not be missing, but {len(missing)} are {missing[0]}")
     try:
-        return torch.as_tensor(np.ascontiguousarray(x))
-    except (TypeError, ValueError) as error:
-        raise EvometaError(f"inputs must be an array of numbers: {error}") from error
+        return np.unique(labels)
+    except TypeError as error:
+        raise EvometaError(f"labels must be of one kind, to be sorted: {error}") from error
 
 
 def _array(y: Array) -> npt.NDArray[Any]:
@@ -338,13 +373,17 @@ def trained(
         checkpoint, now = _train(stored, candidate, device, progress)
         said = f"for {study.training.iterations:,} meta-iterations, with the seed of the search"
     generator = torch.Generator().manual_seed(0)
-    episode = study.task.episodes("meta-train", 1, generator)
+    task = sized(study.task, "example")
+    episodes = task.episodes("meta-train", EXAMPLES, generator)
+    queries = examples_of(part_of(episodes.query, 0))
+    company = study.training.norm == "transductive" and admission.network.has_batch_norm
     learner = FewShotLearner(
         admission.learner,
-        meta_of(checkpoint, admission.learner.init()),
-        tuple(episode.support.inputs.shape[2:]),
-        *_outputs(episode, admission.learner),
+        meta_of(checkpoint, admission.meta),
+        Example.of(task, episodes.support),
+        *_outputs(episodes, admission.learner),
         said,
+        together=queries if company else 0,
         mapped=admission.plan.tasks != 1,
     )
     return learner.to(where), now
@@ -377,16 +416,24 @@ def _confirmed(
         path = checkpoint_path(Path(str(stored.place)) / FOLDER, replace(candidate, number=number))
         said = f"for {row['iterations']:,} meta-iterations, by the confirmation, seed {repeat}"
         with contextlib.suppress(StoreError):  # deleted, or torn: another seed will do
-            return load_checkpoint(path, learner.structure), said
+            return load_checkpoint(path, learner.traits.structure), said
     return None, ""
 
 
-def _outputs(episode: EpisodeBatch, learner: Learner) -> tuple[int | None, int | None]:
-    """Return how many values a prediction has, and how many classes there may be."""
-    targets = episode.support.targets
+def _outputs(episodes: EpisodeBatch, learner: Learner) -> tuple[int | None, int | None]:
+    """Return how many values a prediction has, and how many classes there may be.
+
+    Raises:
+        EvometaError: if the task has no labelled examples.
+    """
+    targets = getattr(episodes.support, "targets", None)
+    if not isinstance(targets, Tensor):
+        raise EvometaError(
+            "a learner is loaded to adapt to labelled examples, and the task has none"
+        )
     if targets.is_floating_point():
         return targets.shape[-1], None
-    return None, None if isinstance(learner, Prototypes) else int(targets.max()) + 1
+    return None, None if learner.traits.any_ways else int(targets.max()) + 1
 
 
 def _place(run: Place | str) -> Place:

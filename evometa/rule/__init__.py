@@ -1,10 +1,15 @@
 """How does a candidate adapt? The update within the inner loop, as a value.
 
 A rule genome is plain data: steps, rate, which rates are learned, which parameters adapt, the order
-of derivative, and how the outer loop trains. `rule_space` says what may be proposed, `preset` names
+of derivative, and how the outer loop trains. `rule_space` says what may be proposed, `RULES` names
 the published points of that space, and `make_rule` turns a genome into a pure, differentiable
 `Rule`.
 """
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
 
 from evometa.rule.canonical import check_update, fingerprint, simplified
 from evometa.rule.files import read_rule
@@ -16,10 +21,8 @@ from evometa.rule.outer import DEFAULT_OUTER, Outer, make_outer
 from evometa.rule.protocol import Rule
 from evometa.rule.source import formula, python_source
 from evometa.rule.space import (
-    PRESETS,
+    RULES,
     outer_space,
-    preset,
-    prototype_space,
     rule_space,
     update_space,
 )
@@ -30,7 +33,7 @@ __all__ = [
     "EXTRAS",
     "KNOWN",
     "OPERATIONS",
-    "PRESETS",
+    "RULES",
     "GradientRule",
     "MixedRule",
     "Outer",
@@ -41,11 +44,16 @@ __all__ = [
     "make_outer",
     "make_rule",
     "outer_space",
-    "preset",
-    "prototype_space",
     "python_source",
     "read_rule",
     "rule_space",
     "simplified",
     "update_space",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Find what studies of version 0.1 import from here."""
+    if name in ("PRESETS", "preset", "prototype_space"):
+        return getattr(importlib.import_module("evometa.learner"), name)
+    raise AttributeError(f"module 'evometa.rule' has no attribute {name!r}")

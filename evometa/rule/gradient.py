@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
 
 import torch
@@ -21,6 +21,7 @@ ADAPTS = ("all", "head", "body", "norm")
 ORDERS = (0, 1, 2)
 AFFINE = ("shared", "step")
 LOSSES = ("task", "squared", "huber")
+SUPPORTS = ("batches", "stream")
 DESCENT = ("mul", "rate", "gradient")
 """The update of plain gradient descent."""
 EXTRAS = {"gain": 1.0, "shift": 0.0}
@@ -59,6 +60,10 @@ class GradientRule:
         loss: of the inner loop: the `"task"`'s own, or `"squared"` or `"huber"`, on one-hot targets
             for classes.
         clip: longest gradient, all adapting parameters together; 0 for no limit.
+        support: how the support set is taken: `"all"` of it at each step; `{"batches": n}`, parts
+            of about `n` examples in turn, each every so many-th example, so that examples sorted
+            by class are mixed; `{"stream": n}`, `n` examples after the other in their order, with
+            `steps` updates on each.
         table: the operations that the update may use.
 
     Raises:
@@ -77,6 +82,7 @@ class GradientRule:
     update: Sequence[Any] = DESCENT
     loss: str = "task"
     clip: float = 0.0
+    support: Any = "all"
     table: Mapping[str, Operation] = field(default_factory=operations)
     expression: Update = field(init=False, compare=False)
 
@@ -111,19 +117,63 @@ class GradientRule:
                 raise ValueError(
                     f"`{name}` must be a finite number from {low:g} to {high:g}, got {value!r}"
                 )
+        self._check_support()
         if isinstance(self.update, str) or not isinstance(self.update, Sequence):
             raise ValueError(f"`update` must be a list of tokens, got {self.update!r}")
         kind = _KINDS.get(self.rates, "scalar")
         object.__setattr__(self, "update", tuple(self.update))
         object.__setattr__(self, "expression", Update.of(self.update, self.table, kind))
 
+    def _check_support(self) -> None:
+        if self.support == "all":
+            return
+        single = isinstance(self.support, Mapping) and len(self.support) == 1
+        way, size = next(iter(self.support.items())) if single else ("", 0)
+        if way not in SUPPORTS or type(size) is not int or size < 1:
+            raise ValueError(
+                "`support` must be 'all', {'batches': n} or {'stream': n} with n from 1, got "
+                f"{self.support!r}"
+            )
+        if way == "stream" and self.multi_step:
+            raise ValueError("`multi_step` must be 0 where the support is a stream")
+
+    @property
+    def streams(self) -> bool:
+        """Whether the support is taken in its order, one slice after the other."""
+        return self.support != "all" and "stream" in self.support
+
+    def slices(self, examples: int, length: int | None = None) -> Iterator[slice | None]:
+        """Yield for each update which of the support's examples it sees; None for all.
+
+        Args:
+            examples: of the support.
+            length: updates; default as many as there are.
+        """
+        if self.support == "all":
+            yield from [None] * (self.steps if length is None else length)
+            return
+        ((way, size),) = self.support.items()
+        parts = -(-examples // size)
+        count = self.steps * (parts if way == "stream" else 1) if length is None else length
+        for step in range(count):
+            if way == "batches":
+                yield slice(step % parts, None, parts)
+            elif step // self.steps < parts:
+                start = step // self.steps * size
+                yield slice(start, start + size)
+
+    def place(self, step: int) -> int:
+        """Return the place of an update among a rule's own steps, whose last one goes on."""
+        return step % self.steps if self.streams else min(step, self.steps - 1)
+
     @property
     def frame(self) -> str:
         """Text that is equal for rules which differ in their updates and in numbers only."""
+        taken = "" if self.support == "all" else f" support={self.support}"
         return (
             f"steps={self.steps} order={self.order} rates={self.rates} adapts={self.adapts} "
             f"multi_step={self.multi_step} anneal={self.anneal} affine={self.affine} "
-            f"outer={self.outer.structure} loss={self.loss} clip={self.clip > 0}"
+            f"outer={self.outer.structure} loss={self.loss} clip={self.clip > 0}{taken}"
         )
 
     @property
@@ -139,10 +189,6 @@ class GradientRule:
     def order_at(self, progress: float) -> int:
         """Return the order of derivative at a point of meta-training."""
         return min(self.order, 1) if progress < self.anneal else self.order
-
-    def first_order(self) -> GradientRule:
-        """Return the rule without second derivatives."""
-        return replace(self, order=min(self.order, 1))
 
     def adapting(self, params: Tensors) -> list[str]:
         """Choose which of the parameters, in the network's order, adapt.
@@ -257,7 +303,7 @@ class GradientRule:
             "initial": start.vector,
             "rate": self._rate(state.rates, start, step),
             "loss": loss.unsqueeze(-1),
-            "progress": loss.new_tensor([step / self.steps]),
+            "progress": loss.new_tensor([self._within(step) / self.steps]),
             **{name: state.numbers[name] for name in EXTRAS if name in state.numbers},
             **start.known,
         }
@@ -272,8 +318,10 @@ class GradientRule:
         return {name: learned[layer_of(name)] for name in params}
 
     def _at(self, rate: Tensor, step: int) -> Tensor:
-        # steps beyond those that were trained go on at the last one's rate
-        return rate[min(step, self.steps - 1)] if self.rates == "layer-step" else rate
+        return rate[self.place(step)] if self.rates == "layer-step" else rate
+
+    def _within(self, step: int) -> int:
+        return step % self.steps if self.streams else step
 
     def _rate(self, rates: Tensors, start: _Flat, step: int) -> Tensor:
         """Return the rates of a step: one, one a layer, or one a weight."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -77,13 +77,22 @@ class MixedRule:
         """Loss of the inner loop."""
         return self.alone.loss
 
+    @property
+    def streams(self) -> bool:
+        """Whether the support is taken in its order."""
+        return self.alone.streams
+
+    def slices(self, examples: int, length: int | None = None) -> Iterator[slice | None]:
+        """Yield for each update which of the support's examples it sees."""
+        return self.alone.slices(examples, length)
+
+    def place(self, step: int) -> int:
+        """Return the place of an update among a rule's own steps."""
+        return self.alone.place(step)
+
     def order_at(self, progress: float) -> int:
         """Return the order of derivative at a point of meta-training."""
         return self.alone.order_at(progress)
-
-    def first_order(self) -> MixedRule:
-        """Return the rule without second derivatives."""
-        return replace(self, rules=tuple(rule.first_order() for rule in self.rules))
 
     def adapting(self, params: Tensors) -> list[str]:
         """Choose which of the parameters adapt."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Protocol, TypeAlias
 
 from torch import Tensor
@@ -64,8 +65,17 @@ class Rule(Protocol):
         """
         ...
 
-    def first_order(self) -> Rule:
-        """Return the rule without second derivatives."""
+    @property
+    def streams(self) -> bool:
+        """Whether the support is taken in its order, one slice after the other."""
+        ...
+
+    def slices(self, examples: int, length: int | None = None) -> Iterator[slice | None]:
+        """Yield for each update which of the support's examples it sees; None for all."""
+        ...
+
+    def place(self, step: int) -> int:
+        """Return the place of an update among a rule's own steps, whose last one goes on."""
         ...
 
     @property

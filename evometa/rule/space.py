@@ -1,8 +1,7 @@
-"""What rules may be proposed, and the published ones among them."""
+"""What gradient rules may be proposed, and the published ones among them."""
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from types import MappingProxyType
 from typing import Any
@@ -27,8 +26,9 @@ _MAML: dict[str, Any] = {
     "update": [*DESCENT],
     "loss": "task",
     "clip": 0.0,
+    "support": "all",
 }
-PRESETS = MappingProxyType(
+RULES = MappingProxyType(
     {
         "maml": _MAML,
         "fomaml": {**_MAML, "order": 1},
@@ -53,13 +53,6 @@ PRESETS = MappingProxyType(
         },
         "lslr": {**_MAML, "rates": "layer-step"},
         **{name: {**_MAML, "steps": 5, "update": tokens} for name, tokens in KNOWN.items()},
-        "protonet": {
-            "prototypes": {
-                "distance": "euclidean",
-                "ways": 60,
-                "outer": {"adam": {"rate": 1e-3, "schedule": "constant"}},
-            }
-        },
     }
 )
 
@@ -87,10 +80,11 @@ def rule_space(
     update: Space | None = None,
     loss: Space | None = None,
     clip: Space | None = None,
+    support: Space | None = None,
 ) -> Struct:
     """Return the space of gradient rules; every argument narrows or widens one gene.
 
-    All presets but `protonet` are points of it. `Choice(value)` fixes a gene.
+    All presets of the gradient family are points of it. `Choice(value)` fixes a gene.
 
     Args:
         steps: inner steps; default `Int(1, 5)`.
@@ -109,6 +103,8 @@ def rule_space(
         loss: loss of the inner loop; default the task's own alone. `Choice("task", "squared",
             "huber")` for all.
         clip: longest gradient, 0 for no limit; default no limit alone.
+        support: how the support is taken; default all of it at each step. For all ways
+            `Choice("all", batches=Int(1, 16), stream=Int(1, 16))`.
 
     Returns:
         A `Struct` whose genomes `make_rule` understands.
@@ -126,6 +122,7 @@ def rule_space(
         update=Choice([*DESCENT]) if update is None else update,
         loss=Choice("task") if loss is None else loss,
         clip=Choice(0.0) if clip is None else clip,
+        support=Choice("all") if support is None else support,
     )
 
 
@@ -148,47 +145,3 @@ def update_space(
             raise SpaceError(f"an operation must be one of {', '.join(OPERATIONS)}, got {name!r}")
     built_in = [op.primitive for op in OPERATIONS.values() if op.name not in leave_out]
     return Tree([*built_in, *own], size=size, depth=depth, required=["gradient"])
-
-
-def prototype_space(
-    *,
-    distance: Space | None = None,
-    ways: Space | None = None,
-    outer: Space | None = None,
-) -> Struct:
-    """Return the space of prototypical networks (Snell et al., 2017).
-
-    Join it with gradient rules as `Choice(prototypes=prototype_space(), gradient=rule_space())`.
-
-    Args:
-        distance: default `Choice("euclidean", "cosine")`.
-        ways: classes in an episode of meta-training; default `Int(5, 60, step=5)`.
-        outer: the outer loop; default `outer_space()`.
-    """
-    return Struct(
-        distance=Choice("euclidean", "cosine") if distance is None else distance,
-        ways=Int(5, 60, step=5) if ways is None else ways,
-        outer=outer_space() if outer is None else outer,
-    )
-
-
-def preset(name: str, **changes: Any) -> dict[str, Any]:
-    """Return a published rule as a genome, with some genes changed.
-
-    Args:
-        name: `maml`, `fomaml`, `anil`, `boil`, `reptile`, `meta-sgd`, `lslr` (learned per-layer
-            per-step rates), `maml++`, `protonet`, or an optimiser of `KNOWN`.
-        changes: genes to set, for instance `rate=0.4`.
-
-    Raises:
-        SpaceError: if the name or a gene is unknown.
-    """
-    if name not in PRESETS:
-        raise SpaceError(f"a preset must be one of {', '.join(PRESETS)}, got {name!r}")
-    genome: dict[str, Any] = copy.deepcopy(PRESETS[name])
-    genes = genome.get("prototypes", genome)
-    for gene, value in changes.items():
-        if gene not in genes:
-            raise SpaceError(f"the rule {name} has the genes {', '.join(genes)}, got {gene!r}")
-        genes[gene] = value
-    return genome

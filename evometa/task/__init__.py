@@ -1,23 +1,42 @@
 """On what is learned? Families of few-shot tasks: waves, image folders, Omniglot, drawn glyphs.
 
 A task draws episodes (a support set to adapt to, a query set to be scored on) from three disjoint
-splits. Tasks hold numpy arrays once loaded and travel to workers with them; everything random comes
-from the generator that `episodes` is given.
+splits, and judges a learner on them. Tasks hold numpy arrays once loaded and travel to workers with
+them; everything random comes from the generator that `episodes` is given.
 """
 
+from evometa.metrics import Metric
+from evometa.task.classes import ClassTask
 from evometa.task.glyphs import Glyphs
 from evometa.task.image_folder import ImageFolder
 from evometa.task.omniglot import Omniglot
-from evometa.task.protocol import SPLITS, Batch, EpisodeBatch, Task
+from evometa.task.protocol import (
+    IGNORED,
+    SPLITS,
+    Batch,
+    ClassBatch,
+    EpisodeBatch,
+    Predict,
+    Side,
+    Task,
+    split_seed,
+)
 from evometa.task.sinusoid import Sinusoid
 
 __all__ = [
+    "IGNORED",
     "SPLITS",
     "Batch",
+    "ClassBatch",
+    "ClassTask",
     "EpisodeBatch",
     "Glyphs",
     "ImageFolder",
+    "Metric",
     "Omniglot",
+    "Predict",
+    "Side",
     "Sinusoid",
     "Task",
+    "split_seed",
 ]

@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from PIL import Image, ImageDraw
-from torch import Tensor
 
 from evometa.errors import TaskError
-from evometa.task.image_folder import loaded, shuffled_splits
-from evometa.task.protocol import EpisodeBatch
-from evometa.task.sampler import (
-    CLASSIFICATION_METRICS,
-    Episodic,
-    ImageClasses,
-    Images,
-    classification_loss,
-    classification_scores,
-)
+from evometa.task.classes import ClassTask, class_task
+from evometa.task.image_folder import shuffled_splits
+from evometa.task.sampler import ImageClasses, Images, Range
 
 POINTS = 10  # straight pieces of a curve
 OVERSAMPLING = 3
@@ -32,48 +23,21 @@ JITTER = 0.035  # of a control point, as a share of the image's side
 
 
 @dataclass(frozen=True)
-class Glyphs:
-    """Few-shot classification of made-up characters, ink 1 on paper 0.
+class DrawnGlyphs:
+    """Where `Glyphs` come from; the arguments are described there."""
 
-    A class is two to four smooth strokes; an example moves their control points a little, and
-    turns, scales and shifts the whole.
+    classes_per_split: tuple[int, int, int]
+    drawings: int
+    size: int
+    seed: int
 
-    Attributes:
-        ways: classes in an episode.
-        shots: support drawings a class.
-        queries: query drawings a class.
-        classes_per_split: classes of meta-train, meta-validation and meta-test.
-        drawings: examples of each class.
-        size: side of the images, in pixels.
-        seed: draws the glyphs.
-        classes: the drawings, once loaded.
-    """
-
-    ways: int = 5
-    shots: int = 1
-    queries: int = 15
-    classes_per_split: tuple[int, int, int] = (200, 50, 50)
-    drawings: int = 20
-    size: int = 28
-    seed: int = 0
-    classes: ImageClasses | None = field(default=None, repr=False, compare=False)
-
-    @property
-    def metrics(self) -> tuple[str, ...]:
-        """Accuracy and cross-entropy of the queries."""
-        return CLASSIFICATION_METRICS
-
-    @property
-    def _shape(self) -> Episodic:
-        return Episodic(self.ways, self.shots, self.queries)
-
-    def load(
-        self, data: Path | None, *, download: bool = False, skip_broken: bool = False
-    ) -> Glyphs:
+    def read(
+        self, data: Path | None, *, download: bool, skip_broken: bool, least: int
+    ) -> tuple[ImageClasses, list[str]]:
         """Draw the glyphs.
 
         Raises:
-            TaskError: if a data folder is given, or a split is too small.
+            TaskError: if a data folder is given.
         """
         if data is not None:
             raise TaskError(f"glyphs are drawn, not read, but got --data {data}; leave it out")
@@ -88,27 +52,42 @@ class Glyphs:
         )
         starts = np.arange(number + 1) * self.drawings
         splits = shuffled_splits(self.classes_per_split, number, self.seed)
-        classes = ImageClasses(images[:, None], starts, splits)
-        classes.check(self._shape, [f"glyph {index}" for index in range(number)])
-        return replace(self, classes=classes)
-
-    def episodes(self, split: str, n: int, generator: torch.Generator) -> EpisodeBatch:
-        """Draw `n` episodes: inputs `(n, examples, 1, size, size)`, 0 to 1."""
-        return loaded(self.classes).episodes(self._shape, split, n, generator)
-
-    def loss(self, predictions: Tensor, targets: Tensor) -> Tensor:
-        """Return the mean cross-entropy."""
-        return classification_loss(predictions, targets)
-
-    def scores(self, predictions: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        """Return accuracy and mean cross-entropy."""
-        return classification_scores(predictions, targets)
+        names = [f"glyph {index}" for index in range(number)]
+        return ImageClasses(images[:, None], starts, splits), names
 
     def describe(self) -> dict[str, Any]:
         """Return name and arguments, from which the glyphs follow."""
-        arguments = asdict(replace(self, classes=None))
-        del arguments["classes"]
-        return {"name": "Glyphs", **arguments}
+        return {"name": "Glyphs", **asdict(self)}
+
+
+def Glyphs(
+    ways: Range = 5,
+    shots: Range = 1,
+    queries: int = 15,
+    classes_per_split: tuple[int, int, int] = (200, 50, 50),
+    drawings: int = 20,
+    size: int = 28,
+    seed: int = 0,
+    sampling: str = "equal",
+) -> ClassTask:
+    """Return few-shot classification of made-up characters, ink 1 on paper 0.
+
+    A class is two to four smooth strokes; an example moves their control points a little, and
+    turns, scales and shifts the whole.
+
+    Args:
+        ways: classes in an episode, or a pair of least and most.
+        shots: support drawings a class, or a pair.
+        queries: query drawings a class.
+        classes_per_split: classes of meta-train, meta-validation and meta-test.
+        drawings: examples of each class.
+        size: side of the images, in pixels.
+        seed: draws the glyphs.
+        sampling: `"equal"`, `"unequal"` or `"meta-dataset"`; see `ClassTask`.
+    """
+    return class_task(
+        DrawnGlyphs(classes_per_split, drawings, size, seed), ways, shots, queries, sampling
+    )
 
 
 def _draw_class(rng: np.random.Generator, drawings: int, size: int) -> list[Images]:

@@ -6,27 +6,19 @@ import hashlib
 import io
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from PIL import Image
-from torch import Tensor
 
 from evometa.errors import TaskError
 from evometa.task.cache import Arrays, cached
-from evometa.task.protocol import SPLITS, EpisodeBatch
-from evometa.task.sampler import (
-    CLASSIFICATION_METRICS,
-    Episodic,
-    ImageClasses,
-    Images,
-    classification_loss,
-    classification_scores,
-)
+from evometa.task.classes import ClassTask, class_task
+from evometa.task.protocol import SPLITS
+from evometa.task.sampler import ImageClasses, Images, Range
 
 log = logging.getLogger(__name__)
 
@@ -39,63 +31,30 @@ SPLIT_FOLDERS = {
 
 
 @dataclass(frozen=True)
-class ImageFolder:
-    """Few-shot classification of the images in a folder.
+class FolderOfImages:
+    """Where the classes of an `ImageFolder` come from; the arguments are described there."""
 
-    The folder holds one folder a class, split by `seed`, or three folders `meta-train`,
-    `meta-validation` and `meta-test` (or `train`, `val`, `test`) which hold the class folders.
-    Images are decoded once, resized, and kept in the user's cache.
-
-    Attributes:
-        ways: classes in an episode.
-        shots: support images a class.
-        queries: query images a class.
-        size: side of the decoded images, in pixels.
-        channels: 1 for grey, 3 for colour.
-        fractions: shares of the classes in the three splits.
-        seed: shuffles the classes before they are split.
-        invert: make dark ink on light paper light on dark.
-        rotations: count each of the four right-angle rotations as a class of its own.
-        folder: where the images are; `load`'s argument comes first.
-        classes: the decoded images, once loaded.
-    """
-
-    ways: int = 5
-    shots: int = 1
-    queries: int = 15
-    size: int = 28
-    channels: int = 3
-    fractions: tuple[float, float, float] = (0.64, 0.16, 0.2)
-    seed: int = 0
-    invert: bool = False
-    rotations: bool = False
-    folder: str | None = None
-    classes: ImageClasses | None = field(default=None, repr=False, compare=False)
+    size: int
+    channels: int
+    fractions: tuple[float, float, float]
+    seed: int
+    invert: bool
+    rotations: bool
+    folder: str | None = field(compare=False)
 
     def __post_init__(self) -> None:
-        _ = self._shape
         if self.channels not in (1, 3):
             raise TaskError(f"`channels` must be 1 or 3, but got (channels={self.channels})")
         if min(self.fractions) <= 0 or abs(sum(self.fractions) - 1) > 1e-6:
             raise TaskError(f"`fractions` must be positive and sum to 1, got {self.fractions}")
 
-    @property
-    def metrics(self) -> tuple[str, ...]:
-        """Accuracy and cross-entropy of the queries."""
-        return CLASSIFICATION_METRICS
-
-    @property
-    def _shape(self) -> Episodic:
-        return Episodic(self.ways, self.shots, self.queries)
-
-    def load(
-        self, data: Path | None, *, download: bool = False, skip_broken: bool = False
-    ) -> ImageFolder:
+    def read(
+        self, data: Path | None, *, download: bool, skip_broken: bool, least: int
+    ) -> tuple[ImageClasses, list[str]]:
         """Decode the images, or take them from the cache.
 
         Raises:
-            TaskError: if the folder is missing or empty, an image is broken, or a class or split
-                is too small.
+            TaskError: if the folder is missing or empty, or an image is broken.
         """
         folder = data or (Path(self.folder) if self.folder else None)
         if folder is None:
@@ -109,33 +68,57 @@ class ImageFolder:
             f"folder-{key}", lambda: _decode_all(files, self._decode, skip_broken=skip_broken)
         )
         if skip_broken:
-            arrays, names = _without_small(arrays, names, self.shots + self.queries)
+            arrays, names = _without_small(arrays, names, least)
         splits = _split(names, split_of, self.fractions, self.seed)
-        classes = ImageClasses(arrays["images"], arrays["starts"], splits, self.rotations)
-        classes.check(self._shape, names)
-        return replace(self, classes=classes)
-
-    def episodes(self, split: str, n: int, generator: torch.Generator) -> EpisodeBatch:
-        """Draw `n` episodes: inputs `(n, examples, channels, size, size)`, 0 to 1."""
-        return loaded(self.classes).episodes(self._shape, split, n, generator)
-
-    def loss(self, predictions: Tensor, targets: Tensor) -> Tensor:
-        """Return the mean cross-entropy."""
-        return classification_loss(predictions, targets)
-
-    def scores(self, predictions: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        """Return accuracy and mean cross-entropy."""
-        return classification_scores(predictions, targets)
+        return ImageClasses(arrays["images"], arrays["starts"], splits, self.rotations), names
 
     def describe(self) -> dict[str, Any]:
-        """Return name, arguments and the hash of images and split."""
-        arguments = asdict(replace(self, classes=None, folder=None))
-        del arguments["classes"], arguments["folder"]
-        digest = None if self.classes is None else self.classes.digest()
-        return {"name": type(self).__name__, **arguments, "data": digest}
+        """Return name and arguments; the place of the folder does not matter."""
+        arguments = asdict(self)
+        del arguments["folder"]
+        return {"name": "ImageFolder", **arguments}
 
     def _decode(self, file: io.BytesIO | Path) -> Images:
         return decode(file, self.size, self.channels, invert=self.invert)
+
+
+def ImageFolder(
+    ways: Range = 5,
+    shots: Range = 1,
+    queries: int = 15,
+    size: int = 28,
+    channels: int = 3,
+    fractions: tuple[float, float, float] = (0.64, 0.16, 0.2),
+    seed: int = 0,
+    invert: bool = False,
+    rotations: bool = False,
+    folder: str | None = None,
+    sampling: str = "equal",
+) -> ClassTask:
+    """Return few-shot classification of the images in a folder.
+
+    The folder holds one folder a class, split by `seed`, or three folders `meta-train`,
+    `meta-validation` and `meta-test` (or `train`, `val`, `test`) which hold the class folders.
+    Images are decoded once, resized, and kept in the user's cache.
+
+    Args:
+        ways: classes in an episode, or a pair of least and most.
+        shots: support images a class, or a pair.
+        queries: query images a class.
+        size: side of the decoded images, in pixels.
+        channels: 1 for grey, 3 for colour.
+        fractions: shares of the classes in the three splits.
+        seed: shuffles the classes before they are split.
+        invert: make dark ink on light paper light on dark.
+        rotations: count each of the four right-angle rotations as a class of its own.
+        folder: where the images are; `load`'s argument comes first.
+        sampling: `"equal"`, `"unequal"` or `"meta-dataset"`; see `ClassTask`.
+
+    Raises:
+        TaskError: if an argument has no such value.
+    """
+    source = FolderOfImages(size, channels, fractions, seed, invert, rotations, folder)
+    return class_task(source, ways, shots, queries, sampling)
 
 
 def decode(file: io.BytesIO | Path, size: int, channels: int, *, invert: bool) -> Images:
@@ -145,17 +128,6 @@ def decode(file: io.BytesIO | Path, size: int, channels: int, *, invert: bool) -
         small = pixels.resize((size, size), Image.Resampling.LANCZOS)
     array = np.asarray(small, dtype=np.uint8).reshape(size, size, channels).transpose(2, 0, 1)
     return 255 - array if invert else array
-
-
-def loaded(classes: ImageClasses | None) -> ImageClasses:
-    """Return the classes of a loaded task.
-
-    Raises:
-        TaskError: if it is not loaded.
-    """
-    if classes is None:
-        raise TaskError("the task has no data yet: call task = task.load(folder) first")
-    return classes
 
 
 def shuffled_splits(

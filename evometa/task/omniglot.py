@@ -8,27 +8,19 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
 from evometa.errors import TaskError
 from evometa.task.cache import Arrays, cache_folder, cached
+from evometa.task.classes import ClassTask, class_task
 from evometa.task.download import ARCHIVES, download_archives
-from evometa.task.image_folder import decode, loaded, shuffled_splits
-from evometa.task.protocol import EpisodeBatch
-from evometa.task.sampler import (
-    CLASSIFICATION_METRICS,
-    Episodic,
-    ImageClasses,
-    classification_loss,
-    classification_scores,
-)
+from evometa.task.image_folder import decode, shuffled_splits
+from evometa.task.sampler import ImageClasses, Range
 
 SIDE = 28
 DRAWINGS = 20
@@ -37,46 +29,19 @@ VALIDATION = 100
 
 
 @dataclass(frozen=True)
-class Omniglot:
-    """Few-shot classification of handwritten characters, 28x28, ink 1 on paper 0.
+class OmniglotArchives:
+    """Where the characters of `Omniglot` come from; the arguments are described there."""
 
-    Attributes:
-        ways: characters in an episode.
-        shots: support drawings a character.
-        queries: query drawings a character.
-        split: `"random"`: 1,100 / 100 / 423 characters at random, the four rotations of each as
-            classes of their own (Santoro et al., 2016; Finn et al., 2017). `"background"`: the
-            original split by alphabets, 659 evaluation characters for meta-test and the 964
-            background characters for the rest, 100 of them, drawn by `seed`, for meta-validation;
-            no rotations.
-        seed: shuffles the characters.
-        classes: the decoded drawings, once loaded.
-    """
-
-    ways: int = 5
-    shots: int = 1
-    queries: int = 15
-    split: str = "random"
-    seed: int = 1
-    classes: ImageClasses | None = field(default=None, repr=False, compare=False)
+    split: str
+    seed: int
 
     def __post_init__(self) -> None:
-        _ = self._shape
         if self.split not in ("random", "background"):
             raise TaskError(f"`split` must be 'random' or 'background', got {self.split!r}")
 
-    @property
-    def metrics(self) -> tuple[str, ...]:
-        """Accuracy and cross-entropy of the queries."""
-        return CLASSIFICATION_METRICS
-
-    @property
-    def _shape(self) -> Episodic:
-        return Episodic(self.ways, self.shots, self.queries)
-
-    def load(
-        self, data: Path | None, *, download: bool = False, skip_broken: bool = False
-    ) -> Omniglot:
+    def read(
+        self, data: Path | None, *, download: bool, skip_broken: bool, least: int
+    ) -> tuple[ImageClasses, list[str]]:
         """Decode the drawings of a folder, or of the archives that were downloaded.
 
         Args:
@@ -84,6 +49,7 @@ class Omniglot:
                 extract to.
             download: fetch the archives to the user's cache if there is no `data`.
             skip_broken: has no effect; the data set is either whole or refused.
+            least: has no effect; all characters have twenty drawings.
 
         Raises:
             TaskError: if the data is missing or not whole.
@@ -101,33 +67,45 @@ class Omniglot:
             self._splits(),
             rotations=self.split == "random",
         )
-        classes.check(self._shape, [f"character {index}" for index in range(characters)])
-        return replace(self, classes=classes)
-
-    def episodes(self, split: str, n: int, generator: torch.Generator) -> EpisodeBatch:
-        """Draw `n` episodes: inputs `(n, examples, 1, 28, 28)`, 0 to 1."""
-        return loaded(self.classes).episodes(self._shape, split, n, generator)
-
-    def loss(self, predictions: Tensor, targets: Tensor) -> Tensor:
-        """Return the mean cross-entropy."""
-        return classification_loss(predictions, targets)
-
-    def scores(self, predictions: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        """Return accuracy and mean cross-entropy."""
-        return classification_scores(predictions, targets)
+        return classes, [f"character {index}" for index in range(characters)]
 
     def describe(self) -> dict[str, Any]:
-        """Return name, arguments and the hash of drawings and split."""
-        arguments = asdict(replace(self, classes=None))
-        del arguments["classes"]
-        digest = None if self.classes is None else self.classes.digest()
-        return {"name": "Omniglot", **arguments, "data": digest}
+        """Return name and arguments."""
+        return {"name": "Omniglot", **asdict(self)}
 
     def _splits(self) -> dict[str, npt.NDArray[np.int64]]:
         if self.split == "random":
             return shuffled_splits((1100, VALIDATION, 423), BACKGROUND + EVALUATION, self.seed)
         splits = shuffled_splits((BACKGROUND - VALIDATION, VALIDATION, 0), BACKGROUND, self.seed)
         return {**splits, "meta-test": np.arange(BACKGROUND, BACKGROUND + EVALUATION)}
+
+
+def Omniglot(
+    ways: Range = 5,
+    shots: Range = 1,
+    queries: int = 15,
+    split: str = "random",
+    seed: int = 1,
+    sampling: str = "equal",
+) -> ClassTask:
+    """Return few-shot classification of handwritten characters, 28x28, ink 1 on paper 0.
+
+    Args:
+        ways: characters in an episode, or a pair of least and most.
+        shots: support drawings a character, or a pair.
+        queries: query drawings a character.
+        split: `"random"`: 1,100 / 100 / 423 characters at random, the four rotations of each as
+            classes of their own (Santoro et al., 2016; Finn et al., 2017). `"background"`: the
+            original split by alphabets, 659 evaluation characters for meta-test and the 964
+            background characters for the rest, 100 of them, drawn by `seed`, for meta-validation;
+            no rotations.
+        seed: shuffles the characters.
+        sampling: `"equal"`, `"unequal"` or `"meta-dataset"`; see `ClassTask`.
+
+    Raises:
+        TaskError: if an argument is none of these.
+    """
+    return class_task(OmniglotArchives(split, seed), ways, shots, queries, sampling)
 
 
 def _downloaded(download: bool) -> Path:

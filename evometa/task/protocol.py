@@ -2,44 +2,94 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeAlias, cast
 
 import torch
 from torch import Tensor
 
 from evometa.errors import TaskError
+from evometa.metrics import Direction, Metric
 from evometa.records import derive_seed
 
 SPLITS = ("meta-train", "meta-validation", "meta-test")
+IGNORED = -100
+"""Label of an example that is padding: PyTorch's losses leave it out, and so do all learners."""
+
+Side: TypeAlias = Any
+"""One side of one episode: a pytree of tensors of any type, such as a `Batch`, without its first
+axis. What is in it is between the task's `episodes` and its `loss` and `scores`; learners other
+than gradient steps want `inputs` and `targets`."""
+
+Predict: TypeAlias = Callable[[Any], Any]
+"""The adapted learner as a function of inputs: what the network takes, with `examples` as first
+axis of each tensor, to what it returns."""
 
 
 class Batch(NamedTuple):
     """One side of many episodes.
 
     Attributes:
-        inputs: shape `(tasks, examples, *shape)`, float32.
+        inputs: what the network takes: a tensor of shape `(tasks, examples, *shape)` and any type,
+            or a dict, list or tuple of such tensors, which reaches `forward` as it is.
         targets: shape `(tasks, examples)`, int64, for classes; `(tasks, examples, outputs)`,
             float32, for regression.
     """
 
-    inputs: Tensor
+    inputs: Any
+    targets: Any
+
+
+class ClassBatch(NamedTuple):
+    """One side of many episodes of classes.
+
+    Attributes:
+        inputs: as in `Batch`; `evometa.network.Padded` where some examples are padding.
+        targets: labels from 0, int64, shape `(tasks, examples)`; `IGNORED` marks padding.
+        classes: which class of the data each label stands for, int64, shape `(tasks, ways)`; both
+            sides of an episode have the same. It says how many ways there are, whatever the
+            labels of a side.
+    """
+
+    inputs: Any
     targets: Tensor
+    classes: Tensor
 
 
 class EpisodeBatch(NamedTuple):
-    """Episodes: what to adapt to, and what to be scored on."""
+    """Episodes: what to adapt to, and what to be scored on.
 
-    support: Batch
-    query: Batch
+    Attributes:
+        support: a pytree of tensors that begin with the axis `tasks`, such as a `Batch`.
+        query: likewise.
+    """
+
+    support: Any
+    query: Any
 
 
 class Task(Protocol):
-    """A family of few-shot tasks."""
+    """A family of few-shot tasks.
+
+    Besides, a task may say with attributes what it is:
+
+    `mappable = False`: `loss` and `scores` cannot be mapped over tasks by `vmap`, because they act
+    in a simulator outside of PyTorch, say. Episodes are then learned one after the other.
+
+    `surrogate = True`: the value of the loss says nothing, its gradient all; so with policies. The
+    gate then does not hold the gradient's derivative against differences of it.
+
+    `sized(generator)`: returns the task with the shapes of one meta-batch, where they vary from
+    one to the next. All episodes that one `episodes` call draws have equal shapes.
+    """
 
     @property
-    def metrics(self) -> tuple[str, ...]:
-        """Names of what `scores` returns; the first is the primary one."""
+    def metrics(self) -> Mapping[str, Direction | Metric]:
+        """Names of what `scores` returns, with the direction in which each improves.
+
+        `{"accuracy": "max", "query_loss": "min"}`. The first is the primary one.
+        """
         ...
 
     def load(self, data: Path | None, *, download: bool = False, skip_broken: bool = False) -> Task:
@@ -51,20 +101,52 @@ class Task(Protocol):
         ...
 
     def episodes(self, split: str, n: int, generator: torch.Generator) -> EpisodeBatch:
-        """Draw `n` episodes of a split, on the CPU."""
+        """Draw `n` episodes of a split, on the CPU: every tensor in them begins with `n`."""
         ...
 
-    def loss(self, predictions: Tensor, targets: Tensor) -> Tensor:
-        """Return the mean loss of one episode's predictions, a differentiable scalar."""
+    def loss(self, predict: Predict, side: Side) -> Tensor:
+        """Return the mean loss of a learner on one side of one episode, a differentiable scalar.
+
+        A supervised task compares `predict(side.inputs)` with `side.targets`. A task that acts
+        calls `predict` on what it observes, step by step; its randomness is part of the side.
+        """
         ...
 
-    def scores(self, predictions: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        """Return the metrics of one episode's predictions, scalars."""
+    def scores(self, predict: Predict, side: Side) -> dict[str, Tensor]:
+        """Return the metrics of a learner on one side of one episode, scalar tensors."""
         ...
 
     def describe(self) -> dict[str, Any]:
         """Return name, arguments and hashes as plain data."""
         ...
+
+
+def is_mappable(task: Task) -> bool:
+    """Return whether `vmap` can map the task's loss and scores."""
+    return bool(getattr(task, "mappable", True))
+
+
+def is_surrogate(task: Task) -> bool:
+    """Return whether the loss is one whose gradient alone counts."""
+    return bool(getattr(task, "surrogate", False))
+
+
+def varies(task: Task) -> bool:
+    """Return whether shapes differ from one meta-batch to the next."""
+    return hasattr(task, "sized") and bool(getattr(task, "varies", True))
+
+
+def sized(task: Task, *seeds: int | str) -> Task:
+    """Return the task with the shapes of one meta-batch, if they vary.
+
+    The seeds alone decide, so that all candidates of a pack draw equal shapes.
+    """
+    if not varies(task):
+        return task
+    found: Task = cast(Any, task).sized(
+        torch.Generator().manual_seed(derive_seed("shapes", *seeds))
+    )
+    return found
 
 
 def split_seed(split: str, generator: torch.Generator) -> int:

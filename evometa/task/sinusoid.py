@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from evometa.errors import TaskError
-from evometa.task.protocol import Batch, EpisodeBatch, split_seed
+from evometa.metrics import Direction
+from evometa.task.protocol import Batch, EpisodeBatch, Predict, Side, split_seed
 
 
 @dataclass(frozen=True)
@@ -45,9 +47,9 @@ class Sinusoid:
                 raise TaskError(f"`{name} >= 1` must hold, but got ({name}={getattr(self, name)})")
 
     @property
-    def metrics(self) -> tuple[str, ...]:
+    def metrics(self) -> Mapping[str, Direction]:
         """Mean squared error of the queries."""
-        return ("query_loss",)
+        return {"query_loss": "min"}
 
     def load(
         self, data: Path | None, *, download: bool = False, skip_broken: bool = False
@@ -76,12 +78,13 @@ class Sinusoid:
         k = self.shots
         return EpisodeBatch(Batch(x[:, :k], y[:, :k]), Batch(x[:, k:], y[:, k:]))
 
-    def loss(self, predictions: Tensor, targets: Tensor) -> Tensor:
+    def loss(self, predict: Predict, side: Side) -> Tensor:
         """Return the mean squared error.
 
         Raises:
             ValueError: if the shapes differ, which would broadcast silently.
         """
+        predictions, targets = predict(side.inputs), side.targets
         if predictions.shape != targets.shape:
             raise ValueError(
                 f"predictions must have shape {tuple(targets.shape)}, got "
@@ -89,9 +92,9 @@ class Sinusoid:
             )
         return F.mse_loss(predictions, targets)
 
-    def scores(self, predictions: Tensor, targets: Tensor) -> dict[str, Tensor]:
+    def scores(self, predict: Predict, side: Side) -> dict[str, Tensor]:
         """Return the mean squared error."""
-        return {"query_loss": self.loss(predictions, targets)}
+        return {"query_loss": self.loss(predict, side)}
 
     def describe(self) -> dict[str, Any]:
         """Return name and arguments."""

@@ -32,9 +32,9 @@ from evometa.evaluate.gate import admit
 from evometa.evaluate.plan import parse_plan
 from evometa.evaluate.scoring import score
 from evometa.evaluate.training import Trainer
+from evometa.learner import preset
 from evometa.network import mlp
 from evometa.records import canonical_json, derive_seed
-from evometa.rule import preset
 from evometa.task import Sinusoid
 
 ITERATIONS = (0, 15, 45, 135, 405)

@@ -35,9 +35,8 @@ from evometa.evaluate.evaluator import device_name
 from evometa.evaluate.pack import Pack
 from evometa.evaluate.program import Program
 from evometa.evaluate.training import forked_random, to_device
-from evometa.learner import make_learner
+from evometa.learner import make_learner, preset
 from evometa.network import ConvBlock, Network, conv_net, mlp
-from evometa.rule import preset
 from evometa.task import Glyphs, Omniglot, Sinusoid
 from evometa.task.protocol import Batch, EpisodeBatch, Task
 from tests.benchmarks.peers import peers

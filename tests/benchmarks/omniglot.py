@@ -29,10 +29,10 @@ from evometa.evaluate.evaluator import choose_device, device_name
 from evometa.evaluate.plan import default_plan
 from evometa.evaluate.settings import numerics
 from evometa.evaluate.training import forked_random
-from evometa.learner import make_learner
+from evometa.learner import make_learner, preset
 from evometa.network import ConvBlock, Network, conv_net
 from evometa.records import Genome, derive_seed, mean_interval
-from evometa.rule import preset, read_rule
+from evometa.rule import read_rule
 from evometa.study import Training
 from evometa.task import Omniglot
 

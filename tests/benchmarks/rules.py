@@ -21,10 +21,10 @@ from evometa import space as s
 from evometa.evaluate import Evaluator, parse_plan
 from evometa.evaluate.pack import Pack
 from evometa.evaluate.program import Program
-from evometa.learner import make_learner
+from evometa.learner import make_learner, preset
 from evometa.network import Network, mlp
 from evometa.records import Candidate, Genome, Status, mean_interval
-from evometa.rule import KNOWN, check_update, make_rule, preset, rule_space, update_space
+from evometa.rule import KNOWN, check_update, make_rule, rule_space, update_space
 from evometa.search import make_searcher
 from evometa.task import Sinusoid
 from evometa.task.protocol import Batch, EpisodeBatch

@@ -25,10 +25,10 @@ import torch
 from evometa.evaluate import Outcome, Trainer, parse_plan, score
 from evometa.evaluate.evaluator import choose_device
 from evometa.evaluate.training import forked_random
-from evometa.learner import make_learner
+from evometa.learner import make_learner, preset
 from evometa.network import Network, mlp
 from evometa.records import Genome, derive_seed, mean_interval
-from evometa.rule import formula, make_rule, preset, read_rule
+from evometa.rule import formula, make_rule, read_rule
 from evometa.study import Training
 from evometa.task import Sinusoid
 

@@ -9,9 +9,9 @@ from torch import nn
 from evometa import Study, Training
 from evometa import space as s
 from evometa.evaluate import Evaluator
+from evometa.learner import preset
 from evometa.network import mlp
 from evometa.records import Candidate, Status
-from evometa.rule import preset
 from evometa.task import Sinusoid
 
 QUICK = preset("maml", rate=0.05, outer={"adam": {"rate": 0.01, "schedule": "constant"}})
@@ -57,8 +57,8 @@ def test_scores_are_those_of_the_common_episodes():
     assert result.metrics["query_loss"] == pytest.approx(sum(result.scores) / 12)
     assert result.metrics["adapt_seconds"] > 0
     assert result.peak_memory_bytes > 0
-    assert (result.norm, result.plan, result.device) == ("transductive", "vmap", "cpu")
-    one, two = Evaluator(study(), seed=5).episodes(), Evaluator(study(), seed=6).episodes()
+    assert (result.norm, result.plan, result.device) == ("inductive", "vmap", "cpu")
+    (one,), (two,) = (Evaluator(study(), seed=seed).episodes() for seed in (5, 6))
     assert not torch.equal(one.support.inputs, two.support.inputs)
 
 

@@ -7,9 +7,10 @@ from evometa import Study, Training
 from evometa import space as s
 from evometa.errors import StudyError
 from evometa.evaluate import Evaluator, identify
+from evometa.learner import preset
 from evometa.network import mlp
 from evometa.records import Candidate, Status
-from evometa.rule import preset, rule_space, update_space
+from evometa.rule import rule_space, update_space
 from evometa.space import Primitive
 from evometa.task import Sinusoid
 

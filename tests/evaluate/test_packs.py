@@ -10,28 +10,26 @@ from torch import nn
 from evometa import Study, Training
 from evometa import space as s
 from evometa.evaluate import LOOP, VMAP, Evaluator, Plan, Trainer
-from evometa.learner import make_learner
+from evometa.learner import FAMILIES, preset
 from evometa.network import Network, mlp
 from evometa.records import Candidate, Status
-from evometa.rule import preset
 from evometa.task import Glyphs, Sinusoid
-from evometa.task.protocol import Batch, EpisodeBatch
-from tests.learner.laws import CPU
+from evometa.task.episodes import over
+from tests.learner.laws import CPU, learner_of
 
 TASK = Sinusoid(shots=5, queries=5, eval_queries=10)
 
 
 def learner(seed=0, rate=0.05, rule="maml", build=lambda: mlp(1, [8, 8], 1), norm="transductive"):
     torch.manual_seed(seed)
-    return make_learner(preset(rule, rate=rate), Network(build().double()), TASK, norm)
+    return learner_of(preset(rule, rate=rate), Network(build().double()), TASK, norm)
 
 
 class Doubled(Sinusoid):
     """Episodes in float64."""
 
     def episodes(self, split, n, generator):
-        sides = super().episodes(split, n, generator)
-        return EpisodeBatch(*(Batch(*(tensor.double() for tensor in side)) for side in sides))
+        return over(torch.Tensor.double, super().episodes(split, n, generator))
 
 
 WIDE = Doubled(shots=5, queries=5, eval_queries=10)
@@ -105,7 +103,7 @@ def test_per_step_statistics_are_those_of_their_step():
     steps = 3
     genome = preset("maml", steps=steps, rate=0.5)
     torch.manual_seed(0)
-    made = make_learner(genome, Network(batch_normed().double()), TASK, "per-step")
+    made = learner_of(genome, Network(batch_normed().double()), TASK, "per-step")
     (result,) = train([made], [0], LOOP).results()
     means = result.meta["buffers"]["1.running_mean"]
     assert means.shape == (steps, 6)
@@ -293,14 +291,17 @@ UPDATES = [
 def evolved(seed, update, steps=2):
     torch.manual_seed(seed)
     rule = preset("meta-sgd", rate=0.02 + 0.01 * seed, steps=steps, update=update)
-    return make_learner(rule, Network(mlp(1, [8, 8], 1).double()), TASK, "transductive")
+    return learner_of(rule, Network(mlp(1, [8, 8], 1).double()), TASK)
 
 
 @pytest.mark.parametrize("plan", [*PLANS], ids=str)
 def test_different_updates_in_one_pack_equal_single_ones(plan):
     learners = [evolved(seed, update) for seed, update in enumerate(UPDATES)]
-    assert len({one.kin for one in learners}) == 1 < len({one.structure for one in learners})
-    together = train(learners[0].together(learners), range(4), plan, SHORT).results()
+    structures = {one.traits.structure for one in learners}
+    assert len({one.kin for one in learners}) == 1 < len(structures)
+    together = train(
+        FAMILIES["gradient"].mixing.together(learners), range(4), plan, SHORT
+    ).results()
     for seed in range(len(UPDATES)):
         assert_equal_params(together[seed].meta, single_evolved(seed).meta)
 
@@ -313,7 +314,7 @@ def single_evolved(seed):
 
 def test_a_pack_of_different_updates_shrinks_and_goes_on():
     learners = [evolved(seed, update) for seed, update in enumerate(UPDATES)]
-    trainer = train(learners[0].together(learners), range(4), until=10)
+    trainer = train(FAMILIES["gradient"].mixing.together(learners), range(4), until=10)
     trainer.keep([3, 1])
     trainer.run()
     for result, seed in zip(trainer.results(), (3, 1), strict=True):

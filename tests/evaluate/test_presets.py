@@ -13,11 +13,11 @@ from torch import nn
 from torch.func import functional_call
 
 from evometa import Training
-from evometa.evaluate import LOOP, VMAP, Trainer
-from evometa.learner import make_learner
+from evometa.evaluate import LOOP, VMAP, Trainer, begin
+from evometa.learner import preset
 from evometa.network import Network
-from evometa.rule import preset
-from tests.learner.laws import CPU, Waves, make, network, normed, shapes, waves
+from evometa.task.episodes import part_of
+from tests.learner.laws import CPU, Waves, learner_of, make, network, normed, shapes, waves
 
 ITERATIONS, TASKS = 12, 3
 
@@ -193,8 +193,10 @@ def test_each_part_of_maml_plus_plus_is_switchable_alone(part):
 class Points(Waves):
     """Classes, with more of them in meta-training than at test."""
 
-    loss = staticmethod(F.cross_entropy)
     ways, shots = 3, 2
+
+    def loss(self, predict, side):
+        return F.cross_entropy(predict(side.inputs), side.targets)
 
 
 def embedding():
@@ -226,7 +228,7 @@ def protonet(module, pool, distance):
 def test_prototypes(distance, plan):
     pool = shapes(ITERATIONS * TASKS)
     genome = preset("protonet", distance=distance, ways=None)
-    learner = make_learner(genome, Network(embedding()), Points(None), "transductive")
+    learner = learner_of(genome, Network(embedding()), Points(None))
     ours = trained(learner, Points(pool), plan)
     assert_close(ours["params"], protonet(embedding(), pool, distance))
 
@@ -234,12 +236,12 @@ def test_prototypes(distance, plan):
 def test_permuting_labels_permutes_predictions():
     pool = shapes(1)
     genome = preset("protonet", ways=None)
-    learner = make_learner(genome, Network(embedding()), Points(None), "transductive")
-    support = (pool.support.inputs[0], pool.support.targets[0])
+    learner = learner_of(genome, Network(embedding()), Points(None))
+    support = part_of(pool.support, 0)
     order = torch.tensor([2, 0, 1])
-    relabelled = (support[0], order[support[1]])
+    relabelled = support._replace(targets=order[support.targets])
     one, other = (
-        learner.predict(learner.adapt(learner.init(), s), pool.query.inputs[0])
+        learner.predict(learner.adapt(begin(learner, 0), s), pool.query.inputs[0])
         for s in (support, relabelled)
     )
     torch.testing.assert_close(one, other[:, order])
@@ -247,7 +249,7 @@ def test_permuting_labels_permutes_predictions():
 
 def test_schedules_equal_those_of_torch():
     rule = preset("maml", outer={"adam": {"rate": 1e-3, "schedule": "cosine"}})
-    outer = make(network(), rule).outer
+    outer = make(network(), rule).traits.outer
     reference = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1e-3)
     cosine = torch.optim.lr_scheduler.CosineAnnealingLR(reference, 20, eta_min=1e-5)
     for iteration in range(20):

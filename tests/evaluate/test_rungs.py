@@ -18,9 +18,10 @@ from evometa.evaluate.checkpoint import (
     save_checkpoint,
     stages_to,
 )
+from evometa.learner import preset
 from evometa.network import mlp
 from evometa.records import Candidate, Status
-from evometa.rule import preset, rule_space, update_space
+from evometa.rule import rule_space, update_space
 from evometa.study import Rung, halving
 from evometa.task import Sinusoid
 

@@ -1,14 +1,17 @@
 """Small learners and episodes in float64, and the meta-gradient by any plan."""
 
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from evometa.evaluate import VMAP
+from evometa.evaluate import VMAP, begin
 from evometa.evaluate.pack import Layout, Pack
 from evometa.evaluate.program import Program
-from evometa.learner import make_learner
+from evometa.learner import Setting, make_learner, stage_at
 from evometa.network import Network, mlp
+from evometa.task.episodes import over, part_of
 from evometa.task.protocol import Batch, EpisodeBatch
 
 CPU = torch.device("cpu")
@@ -17,17 +20,19 @@ CPU = torch.device("cpu")
 class Waves:
     """A task whose episodes are a fixed pool, in float64, so that a plain loop can use them too."""
 
-    metrics = ("query_loss",)
-    loss = staticmethod(F.mse_loss)
+    metrics: ClassVar = {"query_loss": "min"}
 
     def __init__(self, pool):
         self.pool = pool
 
     def episodes(self, split, n, generator):
-        return EpisodeBatch(*(Batch(*(tensor[:n] for tensor in side)) for side in self.pool))
+        return part_of(self.pool, slice(n))
 
-    def scores(self, predictions, targets):
-        return {"query_loss": F.mse_loss(predictions, targets)}
+    def loss(self, predict, side):
+        return F.mse_loss(predict(side.inputs), side.targets)
+
+    def scores(self, predict, side):
+        return {"query_loss": self.loss(predict, side)}
 
 
 def waves(tasks=4, examples=6, seed=0):
@@ -63,20 +68,21 @@ def normed(seed=0):
 
 
 def make(module, rule, norm="transductive"):
-    return make_learner(rule, Network(module), Waves(None), norm)
+    return learner_of(rule, Network(module), Waves(None), norm)
+
+
+def learner_of(rule, network, task, norm="transductive"):
+    return make_learner(rule, Setting(network, task, norm))
 
 
 def packed(episodes, members=1):
     """Give episodes the axis `candidates`."""
-    sides = (
-        Batch(*(tensor.expand(members, *tensor.shape) for tensor in side)) for side in episodes
-    )
-    return EpisodeBatch(*sides)
+    return over(lambda tensor: tensor.expand(members, *tensor.shape), episodes)
 
 
 def grads_of(learner, episodes, plan=VMAP, progress=1.0):
     """Return the loss and the meta-gradient by name."""
-    meta, stage = learner.init(), learner.at(progress)
+    meta, stage = begin(learner, 0), stage_at(learner, learner.traits, progress)
     layout = Layout.of(meta)
     program = Program(stage.learner, layout, plan)
     found = program(Pack.of([meta], [0.0], CPU), stage.numbers, packed(episodes))

@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from torch import nn
 from torch.func import vmap
 
-from evometa.evaluate import LOOP, VMAP
-from evometa.rule import PRESETS, preset
-from evometa.task.protocol import Batch, EpisodeBatch
+from evometa.evaluate import LOOP, VMAP, begin
+from evometa.learner import PRESETS, preset
+from evometa.task.episodes import part_of
 from tests.learner.laws import assert_same, grads_of, make, network, normed, waves
 
 GRADIENT = [name for name in PRESETS if name != "protonet"]
@@ -32,15 +32,15 @@ def test_second_order_equals_finite_differences(name):
     episodes = waves(tasks=2)
     _, grads = grads_of(learner, episodes, VMAP)
     for part in ("params", "learned"):
-        for key in learner.init()[part]:
-            meta = copy.deepcopy(learner.init())
+        for key in begin(learner, 0)[part]:
+            meta = copy.deepcopy(begin(learner, 0))
             flat = meta[part][key].view(-1)
             h, values = 1e-6, []
             for sign in (1, -1):
                 flat[0] += sign * h
                 with torch.no_grad():
                     losses = vmap(learner.meta_loss, (None, 0, 0))
-                    total = losses(meta, tuple(episodes.support), tuple(episodes.query)).loss.mean()
+                    total = losses(meta, *episodes).loss.mean()
                 values.append(total.item())
                 flat[0] -= sign * h
             numeric = (values[0] - values[1]) / (2 * h)
@@ -107,9 +107,8 @@ def test_learned_equal_rates_act_as_a_fixed_one(rates):
 @pytest.mark.parametrize(("name", "moves"), [("anil", {"4.weight", "4.bias"}), ("boil", None)])
 def test_only_the_chosen_part_adapts(name, moves):
     learner = make(network(), preset(name, steps=2, rate=0.1))
-    meta = learner.init()
-    support = waves(1).support
-    adapted = learner.adapt(meta, (support.inputs[0], support.targets[0])).params
+    meta = begin(learner, 0)
+    adapted = learner.adapt(meta, part_of(waves(1).support, 0)).params
     moved = {k for k, v in adapted.items() if not torch.equal(v, meta["params"][k])}
     assert moved == (moves or set(meta["params"]) - {"4.weight", "4.bias"})
 
@@ -118,10 +117,10 @@ def test_permuting_tasks_permutes_scores():
     learner = make(network(), preset("maml", rate=0.1))
     episodes = waves()
     order = torch.tensor([2, 0, 3, 1])
-    permuted = EpisodeBatch(*(Batch(*(t[order] for t in side)) for side in episodes))
+    permuted = part_of(episodes, order)
     run = vmap(learner.meta_loss, (None, 0, 0))
-    one = run(learner.init(), tuple(episodes.support), tuple(episodes.query)).loss
-    other = run(learner.init(), tuple(permuted.support), tuple(permuted.query)).loss
+    one = run(begin(learner, 0), *episodes).loss
+    other = run(begin(learner, 0), *permuted).loss
     torch.testing.assert_close(one[order], other)
 
 
@@ -136,9 +135,7 @@ def test_batch_norm_maps_over_tasks(norm):
 def test_transductive_batch_norm_equals_the_module_in_training():
     module = normed()
     learner = make(module, preset("maml", steps=1, rate=0.1))
-    adapted = learner.adapt(
-        learner.init(), (waves(1).support.inputs[0], waves(1).support.targets[0])
-    )
+    adapted = learner.adapt(begin(learner, 0), part_of(waves(1).support, 0))
     twin = copy.deepcopy(module)
     twin.load_state_dict({**twin.state_dict(), **adapted.params})
     queries = waves(1).query.inputs[0]
@@ -147,10 +144,10 @@ def test_transductive_batch_norm_equals_the_module_in_training():
 
 def test_inductive_queries_do_not_see_each_other():
     queries = waves(1).query.inputs[0]
-    support = (waves(1).support.inputs[0], waves(1).support.targets[0])
+    support = part_of(waves(1).support, 0)
     for norm, alone_equals_together in (("inductive", True), ("transductive", False)):
         learner = make(normed(), preset("maml", steps=1, rate=0.1), norm)
-        adapted = learner.adapt(learner.init(), support)
+        adapted = learner.adapt(begin(learner, 0), support)
         together = learner.predict(adapted, queries)
         halves = torch.cat(
             [learner.predict(adapted, queries[:3]), learner.predict(adapted, queries[3:])]
@@ -171,11 +168,11 @@ def test_frozen_parameters_stay():
     module = network()
     module[0].weight.requires_grad_(False)
     learner = make(module, preset("maml", rate=0.1))
-    assert "0.weight" not in learner.init()["params"]
+    assert "0.weight" not in begin(learner, 0)["params"]
     loss, _ = grads_of(learner, waves(), VMAP)
     assert loss > 0
 
 
 def test_body_of_a_single_layer_is_refused():
     with pytest.raises(ValueError, match="no such parameters"):
-        make(nn.Linear(1, 1), preset("boil")).init()
+        make(nn.Linear(1, 1), preset("boil")).init(None)

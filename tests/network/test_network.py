@@ -52,5 +52,6 @@ def test_recorded_statistics_are_used_when_asked():
 
 def test_costs_are_counted_on_the_meta_device():
     with torch.device("meta"):
-        cost, shape = measure_cost(mlp(2, [8], 3), torch.empty(7, 2))
-    assert (cost.params, cost.macs, tuple(shape)) == (2 * 8 + 8 + 8 * 3 + 3, 2 * 8 + 8 * 3, (7, 3))
+        cost, outputs = measure_cost(mlp(2, [8], 3), torch.empty(7, 2))
+    shape = tuple(outputs.shape)
+    assert (cost.params, cost.macs, shape) == (2 * 8 + 8 + 8 * 3 + 3, 2 * 8 + 8 * 3, (7, 3))

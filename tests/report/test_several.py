@@ -4,6 +4,7 @@ import pyarrow as pa
 import pytest
 
 from evometa.errors import EvometaError
+from evometa.metrics import Scored
 from evometa.report import rank
 from evometa.report.several import joined
 from tests.report.tables import changed, ordinary
@@ -19,7 +20,7 @@ def runs(second=None):
 
 
 def ranked(study, table, n=100):
-    return rank(table, study["objectives"], scored="query_loss", n=n)
+    return rank(table, study["objectives"], scored=Scored("query_loss", "min"), n=n)
 
 
 def test_the_ranking_of_both_is_the_merged_ranking_of_each():

@@ -13,7 +13,8 @@ from torch import nn
 from evometa import Study, Training
 from evometa import space as s
 from evometa.network import ConvBlock, conv_net
-from evometa.rule import preset, prototype_space, rule_space, update_space
+from evometa.learner import preset, prototype_space
+from evometa.rule import rule_space, update_space
 from evometa.task import Glyphs
 
 space = s.Struct(
@@ -62,7 +63,7 @@ WAVES = """
 from evometa import Study, Training, halving
 from evometa import space as s
 from evometa.network import mlp
-from evometa.rule import preset
+from evometa.learner import preset
 from evometa.task import Sinusoid
 
 study = Study(

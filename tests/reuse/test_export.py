@@ -81,7 +81,7 @@ def test_pytorch_alone_computes_the_same(images, id_, tmp_path, torch_alone):
     export(images, id_, tmp_path / "out")
     outputs, shape = in_another_process(tmp_path / "out", torch_alone)
     task = read_safetensors(tmp_path / "out" / "task.safetensors")
-    learner = load_learner(images, id_, device="cpu").learner.prepared(training=False, mapped=False)
+    learner = load_learner(images, id_, device="cpu").learner
     meta = load_learner(images, id_, device="cpu").meta
     with torch.no_grad():
         adapted = learner.adapt(meta, (task["support_inputs"], task["support_targets"]))
@@ -139,7 +139,7 @@ def test_targets_without_an_axis_are_taken_as_the_learner_takes_them(waves, tmp_
 def test_classes_that_were_not_seen_are_not_predicted(images, tmp_path):
     learner = load_learner(images, "c000000", device="cpu")
     export(images, "c000000", tmp_path / "out")
-    episodes = images.evaluator().episodes()
+    episodes = images.evaluator().episodes()[0]
     x, new = episodes.support.inputs[0][:4], episodes.query.inputs[0]
     y = torch.tensor([0, 1, 0, 1])
     plain = plain_learner(tmp_path / "out").adapt(x, y)

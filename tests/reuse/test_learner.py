@@ -19,7 +19,7 @@ IDS = [f"c00000{number}" for number in range(7)]
 def test_it_predicts_what_the_search_scored(images, id_):
     stored = images.evaluation(id_)
     learner = load_learner(images, id_, device="cpu")
-    episodes = images.evaluator().episodes()
+    episodes = images.evaluator().episodes()[0]
     adapted = learner.adapt(episodes.support.inputs, episodes.support.targets)
     right = adapted.predict(episodes.query.inputs) == episodes.query.targets
     np.testing.assert_allclose(right.double().mean(1), stored.scores, atol=1e-9)
@@ -38,7 +38,7 @@ def test_rungs_of_another_task_are_gone_through_as_in_the_search(tmp_path):
     source = WAVES.replace("halving(2)", "(Rung(3, task=Sinusoid(shots=10)),)")
     source = source.replace("Training, halving", "Rung, Training")
     run = read_run(make_run(tmp_path, source, 3))
-    episodes = run.evaluator().episodes()
+    episodes = run.evaluator().episodes()[0]
     adapted = load_learner(run, "c000000", device="cpu").adapt(*episodes.support)
     losses = (adapted.predict(episodes.query.inputs) - episodes.query.targets).square()
     stored = run.evaluation("c000000")
@@ -66,7 +66,7 @@ def test_odd_arrays_are_taken_or_named(waves):
 
 def test_labels_of_any_kind_come_back(images):
     learner = load_learner(images, "c000005", device="cpu")
-    episodes = images.evaluator().episodes()
+    episodes = images.evaluator().episodes()[0]
     x, y = episodes.support.inputs[0], episodes.support.targets[0]
     names = np.array(["cat", "dog", "eel"])[y.numpy()]
     adapted = learner.adapt(x.numpy(), names)
@@ -79,17 +79,19 @@ def test_labels_of_any_kind_come_back(images):
     np.testing.assert_allclose(chances.sum(-1), 1.0, atol=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore::evometa.reuse.learner.TransductiveWarning")
 def test_prototypes_take_classes_of_different_sizes(images):
     learner = load_learner(images, "c000005", device="cpu")
-    episodes = images.evaluator().episodes()
+    episodes = images.evaluator().episodes()[0]
     x, y = episodes.support.inputs[0], episodes.support.targets[0]
     kept = torch.tensor([0, 1, 2, 3, 4])
     assert sorted(set(y.tolist())) == sorted(set(y[kept].tolist()))
     assert learner.adapt(x[kept], y[kept]).predict(x[:1]).shape == (1,)
 
 
+@pytest.mark.filterwarnings("ignore::evometa.reuse.learner.TransductiveWarning")
 def test_more_classes_than_the_network_has_outputs_are_refused(images):
-    x = images.evaluator().episodes().support.inputs[0][:4]
+    x = images.evaluator().episodes()[0].support.inputs[0][:4]
     learner = load_learner(images, "c000000", device="cpu")
     assert learner.adapt(x, torch.tensor([0, 1, 0, 1])).predict_proba(x).shape == (4, 2)
     with pytest.raises(EvometaError, match="tells 3 classes apart, but these examples have 4"):

@@ -5,7 +5,8 @@ import json
 import pytest
 
 from evometa.errors import GenomeError
-from evometa.rule import preset, read_rule
+from evometa.learner import preset
+from evometa.rule import read_rule
 
 
 def write(folder, text):

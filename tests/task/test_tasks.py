@@ -9,6 +9,7 @@ from PIL import Image
 
 from evometa.errors import TaskError
 from evometa.task import SPLITS, Glyphs, ImageFolder, Omniglot, Sinusoid
+from evometa.task.episodes import part_of
 
 SMALL = (8, 6, 6)
 
@@ -64,8 +65,10 @@ def test_shapes_and_types(task):
         assert side.inputs.shape[:2] == side.targets.shape[:2]
         assert len(side.inputs) == 5
     predictions = torch.zeros(query.targets.shape[1], 3 if query.targets.dim() == 2 else 1)
-    scores = task.scores(predictions, query.targets[0].clamp(max=2))
-    assert tuple(scores) == task.metrics
+    side = part_of(query, 0)
+    side = side._replace(targets=side.targets.clamp(max=2))
+    scores = task.scores(lambda inputs: predictions, side)
+    assert [*scores] == [*task.metrics]
     assert all(value.dim() == 0 for value in scores.values())
 
 
@@ -110,13 +113,13 @@ def test_shared_arrays_are_never_written(folder):
 
 def test_rotations_are_classes_of_their_own():
     glyphs = Glyphs(ways=2, classes_per_split=(4, 4, 4), queries=3, drawings=4).load(None)
-    one = glyphs.classes.episodes(glyphs._shape, "meta-train", 1, generator())
+    one = glyphs.classes.episodes(glyphs.shape, "meta-train", 1, generator())
     assert one.support.inputs.shape == (1, 2, 1, 28, 28)
     from dataclasses import replace
 
     turned = replace(glyphs.classes, rotations=True)
     images = turned.images[:, 0].astype(np.float32) / 255
-    found = turned.episodes(glyphs._shape, "meta-train", 40, generator()).support.inputs[:, :, 0]
+    found = turned.episodes(glyphs.shape, "meta-train", 40, generator()).support.inputs[:, :, 0]
     turns = set()
     for image in found.flatten(0, 1).numpy():
         for quarter in range(4):

@@ -9,7 +9,7 @@ from evometa.records import mean_interval
 from evometa.report.page.document import Html, Plot, Section, label, table
 from evometa.report.page.facts import Facts, number
 from evometa.report.ranking import lineage
-from evometa.report.rules import said
+from evometa.report.rules import describe_rule
 from evometa.report.show import differences
 
 MOST_STEPS = 60
@@ -43,7 +43,7 @@ def descent(facts: Facts) -> Section:
                 row["status"] if value is None else number(value),
                 "" if paired is None else f"{paired[0]:+.3g} ± {paired[1]:.2g}",
                 changes or "nothing changed",
-                said(row["genome"]),
+                describe_rule(row["genome"]),
             )
         )
     gained, where = max(gains)

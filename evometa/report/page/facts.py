@@ -15,7 +15,8 @@ import pyarrow.compute as pc
 
 from evometa.errors import EvometaError
 from evometa.limits import parse_limit
-from evometa.records import Genome, Objectives, direction_of
+from evometa.metrics import scored_metric
+from evometa.records import Genome, Objectives
 from evometa.report.ranking import SEED, Ranked, front, gain, losses_of, rank
 from evometa.report.standing import full_rung, outcomes, standing
 
@@ -74,7 +75,7 @@ class Facts:
     @property
     def scored_direction(self) -> str:
         """Which way the episode scores improve."""
-        return direction_of(self.scored, self.objectives)
+        return scored_metric(self.study).direction
 
     @cached_property
     def final(self) -> pa.Table:
@@ -102,7 +103,7 @@ class Facts:
         return rank(
             self.rows,
             self.objectives,
-            scored=self.scored,
+            scored=scored_metric(self.study),
             n=TOP,
             full=full_rung(self.study),
             limits=[

@@ -11,7 +11,7 @@ from plotly.subplots import make_subplots
 
 from evometa.report.page.document import LONGEST_TITLE, Plot, Section, label
 from evometa.report.page.facts import Facts, Indices, genome_of, is_baseline, number
-from evometa.report.rules import said
+from evometa.report.rules import describe_rule
 from evometa.report.show import brief
 
 LINE = 72  # characters of a hover's line
@@ -70,7 +70,10 @@ def _hover(facts: Facts, shown: Indices) -> list[str]:
     lines = []
     for row in rows:
         genome = genome_of(row)
-        parts = [f"<b>{label(facts.called(row['candidate_id']))}</b>", *_wrapped(said(genome))]
+        parts = [
+            f"<b>{label(facts.called(row['candidate_id']))}</b>",
+            *_wrapped(describe_rule(genome)),
+        ]
         lines.append("<br>".join([*parts, *_wrapped(brief(genome))]))
     return lines
 

@@ -23,7 +23,7 @@ from evometa.report.page.document import (
 )
 from evometa.report.page.facts import TOP, Facts, number
 from evometa.report.ranking import Ranked
-from evometa.report.rules import said
+from evometa.report.rules import describe_rule
 from evometa.report.show import brief
 
 LONGEST_GENOME = 150
@@ -38,7 +38,7 @@ def won(facts: Facts) -> Section:
             "What won",
             "Nothing has won: no candidate has succeeded" + (" yet" if not len(facts.rows) else ""),
         )
-    formula = said(winner.genome)
+    formula = describe_rule(winner.genome)
     body: list[Html | Plot] = [
         Html(
             '<p class="note"><b>Scores of the search itself.</b> All numbers here are on '
@@ -153,7 +153,7 @@ def _ranking(facts: Facts) -> Html:
     gains = [] if base is None else [f"over {cut(base.name, LONGEST_LABEL)}"]
     header = ["#", "candidate", *names, *costs, "seconds", *gains]
     numbers = range(2, len(header))
-    several = len({said(row.genome) for row in facts.ranked}) > 1
+    several = len({describe_rule(row.genome) for row in facts.ranked}) > 1
     header += ["update" if several else "genome"]
     rows = []
     for row in facts.ranked:
@@ -164,7 +164,9 @@ def _ranking(facts: Facts) -> Html:
         cells += [f"{row.params:,}" for _ in costs]
         cells.append(f"{row.seconds:.3g}")
         cells += [_paired(facts, row, base) for _ in gains]
-        cells.append(said(row.genome) if several else cut(brief(row.genome), LONGEST_GENOME))
+        cells.append(
+            describe_rule(row.genome) if several else cut(brief(row.genome), LONGEST_GENOME)
+        )
         rows.append(cells)
     marked = [place for place, row in enumerate(facts.ranked) if row.name]
     block = table(header, rows, numbers=numbers, marked=marked)

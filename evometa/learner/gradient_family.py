@@ -1,0 +1,88 @@
+"""The family of gradient rules: MAML and its kin, and whatever an update can express."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from evometa.learner.family import Family, Genes, Mixing, Outline, Setting
+from evometa.learner.gradient import GradientLearner
+from evometa.learner.protocol import Learner
+from evometa.rule import (
+    DESCENT,
+    RULES,
+    MixedRule,
+    check_update,
+    fingerprint,
+    formula,
+    make_rule,
+    python_source,
+    rule_space,
+    simplified,
+)
+from evometa.rule.update import Update
+from evometa.space import Primitive
+
+
+def _make(genes: Genes, setting: Setting) -> GradientLearner:
+    """Turn a genome of `rule_space` into a learner.
+
+    Raises:
+        ValueError: if the rule cannot learn.
+        TypeError: if a gene is unknown or missing.
+    """
+    rule = make_rule(genes, setting.primitives)
+    check_update(rule)
+    return GradientLearner(setting.network, rule, setting.task.loss, setting.norm)
+
+
+def _formula(genes: Genes, primitives: Sequence[Primitive]) -> str:
+    return formula(make_rule(genes, primitives))
+
+
+def _outline(genes: Genes, primitives: Sequence[Primitive]) -> Outline | None:
+    rule = make_rule(genes, primitives)
+    if rule.update == DESCENT:
+        return None
+    shorter = replace(rule, update=simplified(rule.update, primitives))
+    is_shorter = len(shorter.update) < len(rule.update)
+    return Outline(_tree(rule.expression), formula(shorter) if is_shorter else "")
+
+
+def _tree(update: Update, place: int = 0) -> tuple[str, Sequence[Any]]:
+    node = update.nodes[place]
+    name = node.value if isinstance(node.value, str) else f"{node.value:.4g}"
+    learned = " (learned)" if node.learned else ""
+    return f"{name}{learned} : {node.kind}", [_tree(update, child) for child in node.arguments]
+
+
+def _size(genes: Genes, primitives: Sequence[Primitive]) -> int:
+    update = genes.get("update")
+    return 0 if update is None else len(simplified(update, primitives))
+
+
+def _capped(genes: Genes, steps: int) -> Genes:
+    return {**genes, "steps": min(steps, genes["steps"])} if "steps" in genes else genes
+
+
+def _together(learners: Sequence[GradientLearner]) -> Sequence[Learner]:
+    rules: Any = tuple(learner.rule for learner in learners)
+    return [replace(own, rule=MixedRule(rules, place)) for place, own in enumerate(learners)]
+
+
+GRADIENT = Family(
+    name="gradient",
+    make=_make,
+    space=rule_space,
+    presets=RULES,
+    formula=_formula,
+    outline=_outline,
+    source=lambda genes, primitives: python_source(make_rule(genes, primitives)),
+    identity=lambda genes, primitives: fingerprint(make_rule(genes, primitives)),
+    size=_size,
+    capped=_capped,
+    first_order=lambda genes: {**genes, "order": min(genes.get("order", 2), 1)},
+    mixing=Mixing(kin=lambda learner: learner.kin, together=_together),
+    advice="lower the rule's rate or steps",
+)
