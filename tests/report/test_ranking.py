@@ -18,6 +18,7 @@ from evometa.report.standing import outcomes, standing
 from evometa.space import gene_value
 from evometa.store import RunDirectory, Writer, make_schema, read_table
 
+SCORED = Scored("query_loss", "min")
 OBJECTIVES = {"query_loss": "min", "params": "min"}
 
 
@@ -67,7 +68,7 @@ def text(call, *arguments, **options):
 
 
 def test_the_best_come_first_and_the_baseline_is_shown(table):
-    rows = rank(table, OBJECTIVES, scored=Scored("query_loss", "min"), n=2)
+    rows = rank(table, OBJECTIVES, scored=SCORED, n=2)
     assert [(row.id, row.rank, row.name) for row in rows] == [
         ("c000001", 1, ""),
         ("c000002", 2, ""),
@@ -77,19 +78,15 @@ def test_the_best_come_first_and_the_baseline_is_shown(table):
     assert rows[0].gain_interval == pytest.approx(mean_interval([2.0, 3.0])[1])
     assert rows[2].gain == 0
     assert [row.on_front for row in rows] == [True, True, True]
-    (worst,) = [
-        row
-        for row in rank(table, OBJECTIVES, scored=Scored("query_loss", "min"))
-        if row.id == "c000003"
-    ]
+    (worst,) = [row for row in rank(table, OBJECTIVES, scored=SCORED) if row.id == "c000003"]
     assert not worst.on_front
 
 
 def test_another_objective_may_rank(table):
-    rows = rank(table, OBJECTIVES, scored=Scored("query_loss", "min"), by="params")
+    rows = rank(table, OBJECTIVES, scored=SCORED, by="params")
     assert [row.params for row in rows] == [10, 20, 30, 40]
     with pytest.raises(EvometaError, match="must be one of query_loss, params, got 'speed'"):
-        rank(table, OBJECTIVES, scored=Scored("query_loss", "min"), by="speed")
+        rank(table, OBJECTIVES, scored=SCORED, by="speed")
 
 
 @pytest.mark.parametrize("objectives", [1, 2, 3])
@@ -111,10 +108,10 @@ def test_lineage_follows_the_parents(table):
 
 
 def test_tables_are_printed(table):
-    ranked = rank(table, OBJECTIVES, scored=Scored("query_loss", "min"))
-    said = text(print_top, ranked, OBJECTIVES, scored=Scored("query_loss", "min"))
+    ranked = rank(table, OBJECTIVES, scored=SCORED)
+    said = text(print_top, ranked, OBJECTIVES, scored="query_loss")
     assert "MAML c000000" in said and "1.5 ± 0.98" in said
-    assert "No candidate" in text(print_top, [], OBJECTIVES, scored=Scored("query_loss", "min"))
+    assert "No candidate" in text(print_top, [], OBJECTIVES, scored="query_loss")
     shown = text(print_candidate, table, "c000002", OBJECTIVES)
     assert "Linear()" in shown and "from c000001: a: 1 -> 2" in shown
     with pytest.raises(EvometaError, match="no candidate 'c9'; it has c000000 to c000005"):
