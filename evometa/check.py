@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 from rich.markup import escape
 
-from evometa.evaluate import Admission, Rejected, Trainer, admit, score
+from evometa.evaluate import Admission, Rejected, Trainer, admit, check_episodes, score
 from evometa.evaluate.evaluator import Evaluator, choose_device
 from evometa.records import Genome, derive_seed
 from evometa.report.show import brief
@@ -32,6 +32,7 @@ def print_check(console: Console, file: StudyFile, samples: int, seed: int) -> N
     _line(console, "objectives", ", ".join(f"{k} ({v})" for k, v in study.objectives.items()))
     for name, genome in study.baselines.items():
         _line(console, f"baseline {name}", _verdict(study, genome, seed, device))
+    check_episodes(study.task)
     rng = np.random.default_rng(derive_seed(seed, "check"))
     genomes = [study.space.sample(rng) for _ in range(samples)]
     for genome in genomes[:3]:

@@ -57,7 +57,7 @@ def check_episodes(task: Task) -> None:
     """
     for split in CHECKED:
         drawn = draw(task, split, 2, derive_seed("check", split))
-        again = draw(task, split, 2, derive_seed("check", split))
+        again = draw(task, split, 2, derive_seed("check", split), others=1)
         if not _equal(drawn, again):
             raise TaskError(
                 f"{_name(task)}.episodes({split!r}, 2, generator) must draw from `generator` "
@@ -65,14 +65,21 @@ def check_episodes(task: Task) -> None:
             )
 
 
-def draw(task: Task, split: str, n: int, seed: int) -> EpisodeBatch:
+def draw(task: Task, split: str, n: int, seed: int, others: int = 0) -> EpisodeBatch:
     """Draw episodes, and check them.
+
+    Args:
+        task: draws.
+        split: of which split.
+        n: how many.
+        seed: of the generator that the task is given.
+        others: seeds the generators that it should not use.
 
     Raises:
         TaskError: if they cannot be drawn, or not be learned from.
     """
     call = f"{_name(task)}.episodes({split!r}, {n}, generator)"
-    with blaming(call), forked_random(0):
+    with blaming(call), forked_random(others):
         shaped = sized(task, split)
         episodes: Any = shaped.episodes(split, n, torch.Generator().manual_seed(seed))
     if not isinstance(episodes, EpisodeBatch):

@@ -12,7 +12,7 @@ from torch.utils import _pytree as pytree
 
 from evometa.errors import TaskError
 from evometa.evaluate.curvature import check_curvature, check_differentiable
-from evometa.evaluate.faults import asked_first, checked_loss, checked_scores
+from evometa.evaluate.faults import checked_loss, checked_scores, place_of
 from evometa.evaluate.pack import Layout, Pack
 from evometa.evaluate.plan import LOOP, Plan
 from evometa.evaluate.program import Program, mapped
@@ -27,7 +27,7 @@ from evometa.learner import (
     stage_at,
     unmapped,
 )
-from evometa.network import Network
+from evometa.network import Network, unpadded
 from evometa.records import Genome
 from evometa.study import Study
 from evometa.task.episodes import over, part_of
@@ -58,6 +58,7 @@ def choose_learner(
     study: Study, module: nn.Module, rule: Genome, support: Side, outputs: Any
 ) -> Chosen:
     """Return a learner whose derivatives are right."""
+    _check_loss(study, module, support)
     reason: Exception | None = None
     for plain, note in ((False, ""), (True, "without fused attention and cuDNN's recurrent cells")):
         chosen = _learner(study, module, rule, outputs, plain=plain, note=note)
@@ -77,22 +78,44 @@ def choose_learner(
     return _learner(study, module, lower, outputs, plain=False, note=note)
 
 
+def _check_loss(study: Study, module: nn.Module, support: Side) -> None:
+    """Refuse a loss that is no scalar, where the network's outputs are predictions as they are."""
+    try:
+        with torch.no_grad():
+            loss = study.task.loss(
+                lambda inputs: module(unpadded(inputs)), over(torch.clone, support)
+            )
+    except Exception:  # they may be features; the learner's own are judged below
+        return
+    checked_loss(study.task, loss)
+
+
 def _check_derivatives(study: Study, network: Network, support: Side) -> None:
     """Hold second derivatives against differences of first ones.
 
     The gradient of a surrogate is not the derivative of its value, so there the network is judged
-    alone, on what it meets, and the surrogate only differentiated twice.
+    alone, on all that it meets, and the surrogate only differentiated twice.
     """
+    loss = study.task.loss
     if not is_surrogate(study.task):
-        check_curvature(network, study.task.loss, support)
+        check_curvature(network, loss, support)
         return
+    met: list[Any] = []
+
+    def meeting(inputs: Any) -> Any:
+        met.append(over(torch.clone, unpadded(inputs)))
+        own = network.unmapped
+        return own(own.params, own.buffers, inputs, norm="batch", training=False)[0]
+
+    with torch.no_grad():
+        loss(meeting, support)
 
     def spread(predict: Any, inputs: Any) -> Tensor:
         leaves = [leaf for leaf in pytree.tree_leaves(predict(inputs)) if leaf.is_floating_point()]
         return torch.stack([leaf.square().mean() for leaf in leaves]).sum()
 
-    check_curvature(network, spread, asked_first(study.task, support))
-    check_differentiable(network, study.task.loss, support)
+    check_curvature(network, spread, pytree.tree_map(lambda *each: torch.cat(each), *met))
+    check_differentiable(network, loss, support)
 
 
 def _learner(
@@ -158,7 +181,8 @@ def probe(
         if not bool(found.grads.isfinite().all()):
             raise Rejected("the derivative of the meta-loss is not finite")
         return kept
-    raise Rejected(f"an episode cannot be learned: {_derivative_reason(reason)}") from reason
+    where = "" if reason is None else place_of(reason)
+    raise Rejected(f"an episode cannot be learned{where}: {_derivative_reason(reason)}") from reason
 
 
 def _score(learner: Learner, meta: Meta, study: Study, episodes: EpisodeBatch, plan: Plan) -> None:

@@ -17,6 +17,7 @@ from evometa.evaluate import (
     Rejected,
     admit,
     calibrate,
+    check_episodes,
     parse_plan,
 )
 from evometa.evaluate.evaluator import choose_device
@@ -80,9 +81,12 @@ def preflight(
 
     Raises:
         StudyError: if a baseline, or every sample, is rejected: the file is at fault then.
+        TaskError: if an episode cannot be drawn, or not be learned from.
     """
     device = choose_device(device_name)
     study = file.study
+    for task in {id(level.task): level.task for level in study.levels}.values():
+        check_episodes(task)
     admitted = []
     for name, genome in study.baselines.items():
         try:

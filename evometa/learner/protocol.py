@@ -150,15 +150,20 @@ def predictor(learner: Learner, adapted: Adapted) -> Predict:
     """Return an adapted learner as a function of inputs, for one walk through an episode."""
     if not learner.traits.memory:
         return partial(learner.predict, adapted)
-    return _Remembering(learner, adapted)
+    return Walk(learner, adapted)
 
 
-class _Remembering:
-    """A learner that is carried along: each prediction goes on from what the last one left."""
+class Walk:
+    """A learner with memory on its way through an episode: each prediction goes on from the last.
+
+    Attributes:
+        adapted: what it knows by now.
+    """
 
     def __init__(self, learner: Learner, adapted: Adapted) -> None:
-        self._learner, self._adapted = learner, adapted
+        self._learner, self.adapted = learner, adapted
 
     def __call__(self, inputs: Any) -> Any:
-        outputs, self._adapted = self._learner.predict(self._adapted, inputs)
+        """Predict, and remember."""
+        outputs, self.adapted = self._learner.predict(self.adapted, inputs)
         return outputs

@@ -148,6 +148,8 @@ class _Form:
         for places in self._places.values():
             for table, leaf in places:
                 table[leaf] = None
+        for norm in self._norms:
+            norm.mask = None
         for layer in self._recurrent:  # which keep a list of their weights
             layer._flat_weights = [None] * len(layer._flat_weights)
 

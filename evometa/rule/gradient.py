@@ -303,7 +303,7 @@ class GradientRule:
             "initial": start.vector,
             "rate": self._rate(state.rates, start, step),
             "loss": loss.unsqueeze(-1),
-            "progress": loss.new_tensor([self._within(step) / self.steps]),
+            "progress": _numbers([self._within(step) / self.steps], loss),
             **{name: state.numbers[name] for name in EXTRAS if name in state.numbers},
             **start.known,
         }
@@ -380,8 +380,8 @@ class _Flat(NamedTuple):
         )
         last = max(len(sizes) - 1, 1)
         known = {
-            "dimension": vector.new_tensor(sizes),
-            "depth": vector.new_tensor([at / last for at in range(len(sizes))]),
+            "dimension": _numbers(sizes, vector),
+            "depth": _numbers([at / last for at in range(len(sizes))], vector),
         }
         return _Flat(vector, shapes, Layers(tuple(sizes), index), known)
 
@@ -394,6 +394,11 @@ class _Flat(NamedTuple):
             name: part.view(shape)
             for (name, shape), part in zip(self.shapes.items(), parts, strict=True)
         }
+
+
+def _numbers(values: Sequence[float], like: Tensor) -> Tensor:
+    """Return numbers of a tensor's type, where it is."""
+    return torch.tensor(values, dtype=like.dtype, device=like.device)
 
 
 def make_rule(genome: Mapping[str, Any], own: Sequence[Primitive] = ()) -> GradientRule:

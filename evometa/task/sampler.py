@@ -222,6 +222,7 @@ class ImageClasses:
         """Return one side: the examples that a mask of shape `(n, ways, most)` says."""
         n, _, most = mask.shape
         flat = mask.reshape(n, -1)
+        flat = np.pad(flat, ((0, 0), (0, max(0, size - flat.shape[1]))))
         order = np.argsort(~flat, axis=1, kind="stable")[:, :size]  # the real ones first
         real = np.take_along_axis(flat, order, 1)
         labels = np.where(real, order // most, IGNORED)
