@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import dataclass, replace
 from typing import Any
@@ -81,10 +82,9 @@ def choose_learner(
 def _check_loss(study: Study, module: nn.Module, support: Side) -> None:
     """Refuse a loss that is no scalar, where the network's outputs are predictions as they are."""
     try:
+        own = copy.deepcopy(module)
         with torch.no_grad():
-            loss = study.task.loss(
-                lambda inputs: module(unpadded(inputs)), over(torch.clone, support)
-            )
+            loss = study.task.loss(lambda x: own(unpadded(x)), over(torch.clone, support))
     except Exception:  # they may be features; the learner's own are judged below
         return
     checked_loss(study.task, loss)

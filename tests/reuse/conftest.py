@@ -101,6 +101,9 @@ class Nobody:
     def recorded(self, evaluation):
         """Look on."""
 
+    def found(self, evaluation):
+        """Look back."""
+
     def tick(self):
         """Wait."""
 
