@@ -106,7 +106,7 @@ class _Trainable(tune.Trainable):  # type: ignore[misc]  # ray has no types
             for name, direction in study.objectives.items()
         }
         done = evaluation.status is not Status.OK or rung + 1 == len(self._rungs)
-        row = asdict(replace(evaluation, status=evaluation.status.value))  # type: ignore[arg-type]
+        row = asdict(replace(evaluation, status=evaluation.status.value))
         return {**worst, **evaluation.metrics, "done": done, "evaluation": json.dumps(row)}
 
     def save_checkpoint(self, checkpoint_dir: str) -> dict[str, Any]:

@@ -78,8 +78,8 @@ def _copied(value: object) -> object:
     if isinstance(value, list):
         return [_copied(item) for item in value]
     if isinstance(value, tuple):
-        items = [_copied(item) for item in value]
-        return type(value)(*items) if hasattr(value, "_fields") else tuple(items)
+        make: Any = getattr(type(value), "_make", tuple)  # a named tuple stays one
+        return make(map(_copied, value))
     if isinstance(value, Tensor):
         return value.clone()
     return value.copy() if isinstance(value, np.ndarray) else value
@@ -91,12 +91,12 @@ def _seed(seed: int) -> None:
     np.random.seed(seed % 2**32)  # noqa: NPY002 - user code draws from it
     # not torch.manual_seed: where CUDA has not been used yet, it formats a stack
     torch.default_generator.manual_seed(seed)
-    if torch.cuda.is_initialized():
+    if _uses_cuda():
         torch.cuda.manual_seed_all(seed)
 
 
 def _generators() -> tuple[Any, ...]:
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
+    cuda = torch.cuda.get_rng_state_all() if _uses_cuda() else None
     return random.getstate(), _NUMPY.state(), torch.get_rng_state(), cuda
 
 
@@ -106,6 +106,10 @@ def _restore_generators(own: Any, numpy: Any, cpu: Tensor, cuda: list[Tensor] | 
     torch.set_rng_state(cpu)
     if cuda is not None:
         torch.cuda.set_rng_state_all(cuda)
+
+
+def _uses_cuda() -> bool:
+    return bool(torch.cuda.is_initialized())  # type: ignore[no-untyped-call]
 
 
 class _NumpyState:
@@ -119,7 +123,7 @@ class _NumpyState:
         self._state: Any = None
 
     def state(self) -> Any:
-        generator: Any = np.random.get_bit_generator()
+        generator: Any = np.random.mtrand.get_bit_generator()
         mark = None
         if isinstance(generator, np.random.MT19937):
             mark = ctypes.string_at(generator.ctypes.state_address, _MT19937_BYTES)
@@ -159,8 +163,8 @@ def _set_cudnn(values: tuple[bool, bool, bool]) -> None:
 def _precision() -> str:
     try:
         return torch.get_float32_matmul_precision()
-    except RuntimeError:  # set by a newer way, one backend at a time
-        return ""
+    except RuntimeError:  # set by a newer way, for one kind of device
+        return "highest"
 
 
 _MODES: tuple[tuple[Callable[[], Any], Callable[[Any], Any]], ...] = (
@@ -169,7 +173,7 @@ _MODES: tuple[tuple[Callable[[], Any], Callable[[Any], Any]], ...] = (
     (_device, torch.set_default_device),
     (_determinism, lambda both: torch.use_deterministic_algorithms(both[0], warn_only=both[1])),
     (_cudnn, _set_cudnn),
-    (_precision, lambda name: name and torch.set_float32_matmul_precision(name)),
+    (_precision, torch.set_float32_matmul_precision),
     (torch.get_num_threads, torch.set_num_threads),
     (torch.is_anomaly_enabled, torch.autograd.set_detect_anomaly),
     (np.geterr, lambda found: np.seterr(**found)),

@@ -95,7 +95,7 @@ def stored_study(
     options["budget"] = Budget(**options.get("budget", {}))
     settings = Settings(**options)
     bundle = Bundle.read(kept, lambda name: RunDirectory.read_file(run, name))
-    file = adjusted(load_kept(bundle, run / "study.py"), settings, kept["training"])
+    file = adjusted(load_kept(bundle, f"{run}/study.py"), settings, kept["training"])
     return settings, prepare(file, settings.data)
 
 

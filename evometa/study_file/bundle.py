@@ -169,7 +169,7 @@ class Bundle:
 
     def _write(self, folder: Path) -> None:
         for root in self.roots:
-            if not Path(root).is_absolute():  # else where an older run has its modules
+            if root != "." and not Path(root).is_absolute():  # as in older runs
                 _inside(folder, root).mkdir(parents=True, exist_ok=True)
         for name, data in self.small.items():
             file = _inside(folder, name)

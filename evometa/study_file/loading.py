@@ -86,7 +86,7 @@ def load_study(path: Path | str) -> StudyFile:
     return _load(path, (module, file), list(dict.fromkeys(roots)), _base(file, root))
 
 
-def load_kept(bundle: Bundle, path: Path) -> StudyFile:
+def load_kept(bundle: Bundle, path: Path | str) -> StudyFile:
     """Run the study of a bundle.
 
     Args:
@@ -98,7 +98,7 @@ def load_kept(bundle: Bundle, path: Path) -> StudyFile:
     """
     folder = bundle.unpack()
     roots = [folder / root for root in bundle.roots]
-    return _load(path, (bundle.module, folder / bundle.study), roots, folder, bundle)
+    return _load(Path(path), (bundle.module, folder / bundle.study), roots, folder, bundle)
 
 
 def _load(

@@ -147,7 +147,8 @@ class StudyModules:
             return
         self._path = now
         front = True
-        ahead, behind = [], []
+        ahead: list[str] = []
+        behind: list[str] = []
         for entry in now:
             front &= entry not in old
             folder = Path(entry).resolve()

@@ -127,12 +127,12 @@ def _matches(folder: Path, text: str) -> list[Path]:
     if len(text) > 200 or "\0" in text or "\n" in text or text.startswith(("/", "~")):
         return []
     parts = Path(text).parts
-    if not parts or ".." in parts or not re.search(r"\w", text):
+    if not parts or {"..", "**"} & {*parts} or not re.search(r"\w", text):
         return []
     with contextlib.suppress(OSError, ValueError, NotImplementedError):
         if "*" not in text:
             return [folder / text]
-        found = []
+        found: list[Path] = []
         for path in folder.glob(text):
             if len(found) == MOST_FILES:
                 break

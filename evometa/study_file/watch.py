@@ -1,4 +1,4 @@
-"""Which files a study opens: told by Python's audit hook, and asked for only while it is watched."""
+"""Which files a study opens: Python's audit hook tells, while somebody wants to know."""
 
 from __future__ import annotations
 
@@ -48,6 +48,7 @@ def _heard(event: str, arguments: tuple[Any, ...]) -> None:
         study = study_of(name)
         if study is not None:
             with contextlib.suppress(OSError, ValueError):
-                study.opened.add(Path(os.fsdecode(file)).absolute())
+                path = os.path.abspath(os.fsdecode(file))  # noqa: PTH100 - links stay as they are
+                study.opened.add(Path(path))
             return
         frame = frame.f_back  # type: ignore[assignment]

@@ -127,8 +127,7 @@ def test_a_run_is_taken_up_again(run):
     write(run, range(3))
     with RunDirectory.open(run) as held, Writer(held, SCHEMA, gene_value) as writer:
         assert held.study == STUDY
-        with RunDirectory.study_file(run) as copy:
-            assert copy.read_text() == SOURCE
+        assert RunDirectory.read_file(run).decode() == SOURCE
         assert writer.recall(1, 0).candidate.number == 1
         writer.append(evaluation(3), 3)
     assert numbers_in(run) == [0, 1, 2, 3]
