@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from evometa.reuse.stored import read_run
 from evometa.store import RunDirectory, read_table
 from evometa.study_file import Shipped, load_kept, load_study
 from evometa.study_file import bundle as bundle_module
+from tests.commands import Command, evometa
 from tests.test_warm import Nobody
 
 HEAD = """
@@ -34,7 +36,7 @@ from evometa.task import Sinusoid
 """
 TAIL = """
 study = Study(
-    space=s.Struct(width=s.Int(2, 9)),
+    space=s.Struct(width=s.Int(2, 60)),
     build=build,
     task=Sinusoid(shots=3, queries=3, eval_queries=5),
     training=Training(iterations=2, tasks=2, validation=4),
@@ -249,10 +251,10 @@ def reading(folder, name):
     return folder / "project"
 
 
-def searched(path, run, workers=Workers("serial"), candidates=2):
+def searched(path, run, candidates=2):
     file = prepare(load_study(path), Data())
     preflight(file, 0, "cpu", 1)
-    start(file, run, Settings(candidates, device="cpu"), workers, lambda *_: Nobody())
+    start(file, run, Settings(candidates, device="cpu"), Workers("serial"), lambda *_: Nobody())
 
 
 @pytest.mark.parametrize("name", READS)
@@ -264,7 +266,39 @@ def test_a_run_goes_on_without_the_originals(name, tmp_path):
     assert table["status"].to_pylist() == ["OK"] * 3
     assert set(table["params"].to_pylist()) == {11 * 3 + 1}
     assert rerun(read_run(tmp_path / "run"), "c000002").verdict == "equal"
-    assert not [path for path in (tmp_path / "run").rglob("*secret*")]
+    assert not list((tmp_path / "run").rglob("*secret*"))
+
+
+def test_a_killed_search_goes_on_without_the_originals(tmp_path):
+    """To the table of a search that was never killed."""
+    body = """
+        import os, pathlib
+        def build(genome):
+            from helpers import make
+            with pathlib.Path(COUNT).open("ab") as count:
+                count.write(b".")
+            if KILLED and pathlib.Path(COUNT).stat().st_size == 40:
+                os.kill(os.getpid(), 9)
+            return make(genome)
+        """
+    body = body.replace("COUNT", repr(str(tmp_path / "count")))
+    for name, killed in (("whole", "False"), ("killed", "True")):
+        text = study_text(body.replace("KILLED", killed))
+        write(tmp_path / name, {"study.py": text, "helpers.py": make("genome['width']")})
+    options = ("--executor", "serial", "-n", 20, "--plan", "loop", "--searcher", "random")
+    evometa("search", "whole/study.py", *options, "--run", "expected", folder=tmp_path)
+    (tmp_path / "count").unlink()
+    code, said = Command(
+        "search", "killed/study.py", *options, "--run", "run", folder=tmp_path
+    ).wait()
+    assert code == -9, said
+    shutil.rmtree(tmp_path / "killed")
+    evometa("resume", "run", "--executor", "serial", folder=tmp_path)
+    tables = [read_table(tmp_path / name).sort_by("number") for name in ("run", "expected")]
+    columns = ("status", "genome", "query_loss", "scores")
+    first, second = ([table[name].to_pylist() for name in columns] for table in tables)
+    assert first[0] == ["OK"] * 20
+    assert first == second
 
 
 @pytest.fixture
@@ -353,7 +387,7 @@ def test_loading_leaves_the_process_as_it_was(tmp_path):
     def state():
         return (
             list(sys.path),
-            os.getcwd(),
+            Path.cwd(),
             [str(each) for each in warnings.filters],
             torch.get_default_dtype(),
             torch.get_default_device(),

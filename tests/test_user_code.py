@@ -4,6 +4,7 @@ import os
 import random
 import warnings
 from collections import namedtuple
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -141,7 +142,7 @@ def test_another_generator_of_numpy_is_kept_as_well():
 
 
 def test_a_folder_that_is_gone_is_no_trouble(tmp_path):
-    before = os.getcwd()
+    before = Path.cwd()
     (tmp_path / "gone").mkdir()
     os.chdir(tmp_path / "gone")
     try:

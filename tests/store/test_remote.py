@@ -135,6 +135,14 @@ def test_a_run_is_taken_up_again(run):
         RunDirectory.create(run, STUDY, SOURCE)
 
 
+def test_what_a_study_needs_is_kept_too(run):
+    files = {"project/models/nets.py": b"x = 1", "project/size.txt": b""}
+    with RunDirectory.create(run, STUDY, SOURCE, files):
+        assert {name: RunDirectory.read_file(run, name) for name in files} == files
+    with pytest.raises(FileNotFoundError):
+        RunDirectory.read_file(run, "project/other.py")
+
+
 def test_torn_parts_are_set_aside(run):
     write(run, range(3))
     part = run / "evaluations" / "part-000001.parquet"
