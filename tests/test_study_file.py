@@ -269,6 +269,8 @@ def test_a_run_goes_on_without_the_originals(name, tmp_path):
     assert not list((tmp_path / "run").rglob("*secret*"))
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(180)
 def test_a_killed_search_goes_on_without_the_originals(tmp_path):
     """To the table of a search that was never killed."""
     body = """
