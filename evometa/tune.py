@@ -56,7 +56,7 @@ def make_trainable(
     """
     if not iterations or sorted({*iterations}) != [*iterations]:
         raise StudyError(f"`iterations` must increase from rung to rung, got {iterations!r}")
-    found = prepare(load_study(file), data)
+    found = prepare(load_study(file), data).packed()
     studies = [found.study.with_training(iterations=n) for n in iterations]
     rungs = [Shipped.of(found, Evaluator(study, seed)) for study in studies]
     return tune.with_parameters(_Trainable, rungs=rungs)
@@ -222,6 +222,7 @@ def _run_directory(
     settings = Settings(
         found.study.candidates, seed=seed, searcher=searcher, order="arrival", data=data
     )
+    found = found.packed()
     bundle = found.bundle()
     return RunDirectory.create(
         path, describe(found, settings), bundle.small[bundle.study], bundle.others
