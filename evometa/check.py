@@ -15,7 +15,8 @@ from evometa.evaluate import Admission, Rejected, Trainer, admit, check_episodes
 from evometa.evaluate.evaluator import Evaluator, choose_device
 from evometa.records import Genome, derive_seed
 from evometa.report.show import brief
-from evometa.study import Study, StudyFile
+from evometa.study import Study
+from evometa.study_file import StudyFile
 
 TIMED_CANDIDATES = 5
 TIMED_ITERATIONS = 3

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
-import sys
-import traceback
+import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from evometa.errors import StudyError
@@ -311,85 +306,7 @@ class Study:
         return replace(self, training=replace(self.training, **changes))
 
 
-@dataclass(frozen=True)
-class StudyFile:
-    """A study with the file it came from.
-
-    Attributes:
-        study: the declaration.
-        path: the file.
-        source: its text.
-        modules: the file's module and those imported from beside it; workers get them by value.
-    """
-
-    study: Study
-    path: Path
-    source: str
-    modules: tuple[ModuleType, ...]
-
-    @property
-    def sha256(self) -> str:
-        """Hash of the text."""
-        return hashlib.sha256(self.source.encode()).hexdigest()
-
-
-def load_study(path: Path | str, *, beside: Path | None = None) -> StudyFile:
-    """Run a study file and return its `study`.
-
-    Args:
-        path: a Python file that assigns a `Study` to the name `study`.
-        beside: folder from which the file may import; default its own.
-
-    Raises:
-        StudyError: if the file is missing, does not parse, raises, or has no `study`.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise StudyError(f"a study file must exist, but there is none at {path}")
-    folder = (beside or path.parent).resolve()
-    before = set(sys.modules)
-    module = _run(path, folder)
-    study = getattr(module, "study", None)
-    if not isinstance(study, Study):
-        found = "has none" if study is None else f"has a {type(study).__name__}"
-        raise StudyError(
-            f"a study file must assign an evometa.Study to the name `study`, but {path} {found}; "
-            "end it with `study = Study(space=..., build=..., task=...)`"
-        )
-    modules = (module, *_imported_from(folder, sorted(set(sys.modules) - before)))
-    return StudyFile(study, path, path.read_text(encoding="utf-8"), modules)
-
-
-def _run(path: Path, folder: Path) -> ModuleType:
-    name = f"evometa_study_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise StudyError(f"a study file must be a Python file ending in .py, got {path}")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses and pickle look a class up by its module's name
-    sys.path.insert(0, str(folder))
-    try:
-        spec.loader.exec_module(module)
-    except SyntaxError as error:
-        raise StudyError(
-            f"{path} does not parse: line {error.lineno}: {error.msg}: {(error.text or '').strip()}"
-        ) from error
-    except Exception as error:
-        where = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
-        line = f" at line {where[-1].lineno}: {where[-1].line}" if where else ""
-        raise StudyError(f"{path} raised{line}: {type(error).__name__}: {error}") from error
-    finally:
-        sys.path.remove(str(folder))
-    return module
-
-
-def _imported_from(folder: Path, names: Sequence[str]) -> list[ModuleType]:
-    modules = [sys.modules[name] for name in names]
-    return [
-        module
-        for module in modules
-        if (file := getattr(module, "__file__", None))
-        and Path(file).resolve().is_relative_to(folder)
-        and "site-packages" not in file
-        and not module.__name__.startswith("evometa.")
-    ]
+def __getattr__(name: str) -> Any:
+    if name in ("StudyFile", "load_study"):  # they have moved; they need the names above
+        return getattr(importlib.import_module("evometa.study_file"), name)
+    raise AttributeError(f"module 'evometa.study' has no attribute {name!r}")

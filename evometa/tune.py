@@ -16,7 +16,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import ray
 from ray import tune
 from ray.tune.search import ConcurrencyLimiter
 from ray.tune.search import Searcher as TuneSearcher
@@ -28,7 +27,7 @@ from evometa.records import Candidate, Evaluation, Status, canonical_json
 from evometa.search import Searcher, Wishes, make_searcher
 from evometa.space import gene_value
 from evometa.store import RunDirectory, Writer, evaluations, place, read_table
-from evometa.study import StudyFile, load_study
+from evometa.study_file import Shipped, StudyFile, load_study
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent unless it is turned on
 
@@ -57,10 +56,9 @@ def make_trainable(
     """
     if not iterations or sorted({*iterations}) != [*iterations]:
         raise StudyError(f"`iterations` must increase from rung to rung, got {iterations!r}")
-    found = prepare(load_study(file), data)
-    for module in found.modules:
-        ray.cloudpickle.register_pickle_by_value(module)
-    rungs = [Evaluator(found.study.with_training(iterations=n), seed) for n in iterations]
+    found = prepare(load_study(file), data).packed()
+    studies = [found.study.with_training(iterations=n) for n in iterations]
+    rungs = [Shipped.of(found, Evaluator(study, seed)) for study in studies]
     return tune.with_parameters(_Trainable, rungs=rungs)
 
 
@@ -89,7 +87,7 @@ def make_search_alg(
 class _Trainable(tune.Trainable):  # type: ignore[misc]  # ray has no types
     """Evaluates one candidate, at one rung after the other."""
 
-    def setup(self, config: dict[str, Any], rungs: Sequence[Evaluator]) -> None:
+    def setup(self, config: dict[str, Any], rungs: Sequence[Shipped]) -> None:
         self._rungs = rungs
         self.reset_config(config)
 
@@ -99,7 +97,7 @@ class _Trainable(tune.Trainable):  # type: ignore[misc]  # ray has no types
 
     def step(self) -> dict[str, Any]:
         rung = self.iteration
-        study = self._rungs[rung].study
+        study = self._rungs[rung].evaluate.study
         (evaluation,) = self._rungs[rung]([replace(self._candidate, rung=rung)])
         if not all(map(math.isfinite, evaluation.metrics.values())):
             evaluation = replace(evaluation, status=Status.DIVERGED, metrics={}, scores=())
@@ -108,7 +106,7 @@ class _Trainable(tune.Trainable):  # type: ignore[misc]  # ray has no types
             for name, direction in study.objectives.items()
         }
         done = evaluation.status is not Status.OK or rung + 1 == len(self._rungs)
-        row = asdict(replace(evaluation, status=evaluation.status.value))  # type: ignore[arg-type]
+        row = asdict(replace(evaluation, status=evaluation.status.value))
         return {**worst, **evaluation.metrics, "done": done, "evaluation": json.dumps(row)}
 
     def save_checkpoint(self, checkpoint_dir: str) -> dict[str, Any]:
@@ -224,7 +222,11 @@ def _run_directory(
     settings = Settings(
         found.study.candidates, seed=seed, searcher=searcher, order="arrival", data=data
     )
-    return RunDirectory.create(path, describe(found, settings), found.source)
+    found = found.packed()
+    bundle = found.bundle()
+    return RunDirectory.create(
+        path, describe(found, settings), bundle.small[bundle.study], bundle.others
+    )
 
 
 def _candidate(config: dict[str, Any]) -> Candidate:

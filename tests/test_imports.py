@@ -17,8 +17,10 @@ ALLOWED = {
     "rule": LEAVES | {"space"},  # rule_space is a space
     "task": LEAVES | {"network"},  # padding
     "learner": LEAVES | {"rule", "network", "space", "task"},
+    "user_code": set(),
     "study": LEAVES | {"space", "task", "learner"},
-    "evaluate": LEAVES | {"network", "rule", "task", "learner", "study"},
+    "study_file": LEAVES | {"study", "task", "user_code"},
+    "evaluate": LEAVES | {"network", "rule", "task", "learner", "study", "user_code"},
     "execute": LEAVES,
     "store": LEAVES,
     "report": LEAVES | {"learner"},  # formulas
@@ -63,7 +65,16 @@ HEAVY = {
     },
     "tensorboardX": {"report/convert.py"},
 }
-TORCH_ROOMS = {"reuse", "network", "rule", "task", "learner", "evaluate", "check"}
+TORCH_ROOMS = {
+    "reuse",
+    "network",
+    "rule",
+    "task",
+    "learner",
+    "evaluate",
+    "check",
+    "user_code",
+}
 
 
 def imports(path):

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from evometa.limits import Limit
     from evometa.observe import MakeObserver
     from evometa.store import Place
-    from evometa.study import StudyFile
+    from evometa.study_file import StudyFile
 
 
 def search(
@@ -60,7 +60,7 @@ def search(
     from evometa import launch
     from evometa.budget import Budget
     from evometa.observe import find_observer
-    from evometa.study import load_study
+    from evometa.study_file import load_study
 
     study_file, observers = load_study(file), [find_observer(name) for name in observer or ()]
     settings = launch.Settings(
@@ -146,7 +146,7 @@ def check(
     """Validate a study file: sizes, samples, gate pass rate, cost of a candidate. No training."""
     from evometa import launch
     from evometa.check import print_check
-    from evometa.study import load_study
+    from evometa.study_file import load_study
 
     study_file = launch.prepare(load_study(file), launch.Data(data, download, skip_broken))
     print_check(out, study_file, samples, seed)

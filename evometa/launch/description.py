@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -15,7 +14,8 @@ from evometa.errors import StoreError, StudyError
 from evometa.launch.preparation import adjusted, prepare
 from evometa.launch.settings import Data, Settings
 from evometa.store import Place, RunDirectory, make_schema, versions
-from evometa.study import Level, StudyFile, load_study
+from evometa.study import Level
+from evometa.study_file import Bundle, StudyFile, load_kept
 
 
 def describe(file: StudyFile, settings: Settings) -> dict[str, Any]:
@@ -25,6 +25,7 @@ def describe(file: StudyFile, settings: Settings) -> dict[str, Any]:
         "schema": 2,
         "file": str(file.path.resolve()),
         "file_sha256": file.sha256,
+        "files": file.bundle().describe(),
         "space": study.space.describe(),
         "task": study.task.describe(),
         "objectives": dict(study.objectives),
@@ -60,48 +61,41 @@ def refuse_existing(run: Place, file: StudyFile) -> None:
     if not (run / "study.json").exists():
         return  # a folder that is no run is refused when the run's is made
     kept = RunDirectory.read(run)
-    if kept["file_sha256"] == file.sha256:
+    changed = _changed(kept.get("files", {}), file.bundle().describe())
+    if kept["file_sha256"] == file.sha256 and not changed:
         raise StoreError(
             f"{run} holds a search of this study; go on with it: evometa resume {run}, "
             "or start another with --run FOLDER"
         )
     raise StoreError(
         f"{run} holds a search of another study: {kept['file']} (sha256 "
-        f"{kept['file_sha256'][:12]}), not {file.path} (sha256 {file.sha256[:12]}); "
+        f"{kept['file_sha256'][:12]}), not {file.path} (sha256 {file.sha256[:12]})"
+        f"{''.join(f', and {each}' for each in changed)}; "
         "start this one with --run FOLDER"
     )
 
 
 def stored_study(
-    kept: Mapping[str, Any], copy: Path, data: Data | None = None
+    kept: Mapping[str, Any], run: Place, data: Data | None = None
 ) -> tuple[Settings, StudyFile]:
-    """Load the study of a run, with its data.
+    """Load the study that a run keeps, with its data.
 
     Args:
         kept: study.json.
-        copy: the study file that the run keeps; it is run.
+        run: the run directory; the study file in it is run, with the files that were found to
+            belong to it, whatever has become of the originals.
         data: where the data is now; default where it was.
 
     Raises:
-        StudyError: if the file cannot be run.
+        StudyError: if the file cannot be run, or what it needs is missing or has been changed.
         TaskError: if the data is missing or broken.
     """
     options = dict(kept["settings"])
     options["data"] = data or Data(**options["data"])
     options["budget"] = Budget(**options.get("budget", {}))
     settings = Settings(**options)
-    original = Path(kept["file"])
-    beside = original.parent if original.parent.is_dir() else None
-    try:
-        file = load_study(copy, beside=beside)
-    except StudyError as error:
-        if beside is not None:
-            raise
-        raise StudyError(
-            f"{error}. The study's folder, {original.parent}, is gone: put what it imports from "
-            "there beside the run's study.py"
-        ) from error
-    file = adjusted(file, settings, kept["training"])
+    bundle = Bundle.read(kept, lambda name: RunDirectory.read_file(run, name))
+    file = adjusted(load_kept(bundle, f"{run}/study.py"), settings, kept["training"])
     return settings, prepare(file, settings.data)
 
 
@@ -113,12 +107,27 @@ def check_same(kept: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     different = [
         f"{part}: {kept[part]} -> {now[part]}" for part in parts if kept[part] != now[part]
     ]
+    different += _changed(kept.get("files", {}), now["files"])
     if different:
         raise StudyError(
             "a run goes on only with the study it was started with, but these differ: "
             + "; ".join(different)
             + ". Start a new run with another --run folder"
         )
+
+
+def _changed(kept: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Name the files besides the study's own that differ; those that are known on one side only
+    may not have been looked for yet."""
+    then, here = (
+        {**each.get("kept", {}), **{n: f["sha256"] for n, f in each.get("named", {}).items()}}
+        for each in (kept, now)
+    )
+    return [
+        f"{name}: sha256 {then[name][:12]} -> {here[name][:12]}"
+        for name in then
+        if name in here and name != kept["study"] and then[name] != here[name]
+    ]
 
 
 def _described(level: Level) -> dict[str, Any]:

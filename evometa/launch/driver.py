@@ -5,12 +5,11 @@ The only place that knows both which searcher and which executor.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
-from types import ModuleType
-from typing import Protocol
+from typing import Any, Protocol
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -27,7 +26,7 @@ from evometa.run import DONE, Observer, Schedule, Search
 from evometa.search import RungRole, Searcher, Wishes, make_searcher
 from evometa.space import gene_value
 from evometa.store import Place, RunDirectory, Writer, evaluations, read_table, repair
-from evometa.study import StudyFile
+from evometa.study_file import Shipped, StudyFile
 from evometa.warm import Earlier
 
 
@@ -66,13 +65,13 @@ def start(
     Raises:
         StoreError: if the run directory exists.
     """
-    earlier = earlier or Earlier()
+    earlier, file = earlier or Earlier(), file.packed()
     searcher = _searcher(file, settings, earlier)
     with ExitStack() as stack:  # what may fail comes before the folder is made
         executor = _executor(file, settings, workers, run)
         stack.callback(executor.close)
         description = {**describe(file, settings), "earlier": asdict(earlier)}
-        directory = stack.enter_context(RunDirectory.create(run, description, file.source))
+        directory = stack.enter_context(_directory(run, description, file))
         return _search(file, directory, settings, searcher, executor, watch, observers)
 
 
@@ -103,8 +102,7 @@ def resume(
     """
     with ExitStack() as stack:
         directory = stack.enter_context(RunDirectory.open(run))
-        copy = stack.enter_context(RunDirectory.study_file(run))
-        settings, file = stored_study(directory.study, copy, data)
+        settings, file = stored_study(directory.study, run, data)
         if candidates is not None:
             settings = replace(settings, candidates=candidates)
         if budget is not None:
@@ -146,6 +144,11 @@ def _search(
     return table
 
 
+def _directory(run: Place, description: Mapping[str, Any], file: StudyFile) -> RunDirectory:
+    bundle = file.bundle()
+    return RunDirectory.create(run, description, bundle.small[bundle.study], bundle.others)
+
+
 def _used_up(begun: int) -> str:
     return f"the space holds no genome that has not been tried, after {begun:,} candidates"
 
@@ -169,16 +172,16 @@ def _executor(file: StudyFile, settings: Settings, workers: Workers, run: Place)
     local = isinstance(run, Path) and file.study.rungs
     weights = str(Path(str(run), "weights").resolve()) if local else None
     evaluate = Evaluator(file.study, settings.seed, settings.device, settings.plans, weights)
-    return make_executor(evaluate, workers, file.modules)
+    return make_executor(evaluate, workers, file)
 
 
-def make_executor(evaluate: Evaluator, workers: Workers, modules: Sequence[ModuleType]) -> Executor:
+def make_executor(evaluate: Evaluator, workers: Workers, file: StudyFile) -> Executor:
     """Return what evaluates packs where a person wants it.
 
     Args:
         evaluate: turns a pack into evaluations.
         workers: where.
-        modules: modules of the study, which workers elsewhere do not have.
+        file: the study's, which workers elsewhere do not have; what it needs is sent along.
 
     Raises:
         ExecutorError: if there is no such cluster, or it is too small.
@@ -187,10 +190,9 @@ def make_executor(evaluate: Evaluator, workers: Workers, modules: Sequence[Modul
         return Serial(evaluate)
     limit = workers.time_limit
     return RayPool(
-        evaluate,
+        Shipped.of(file, evaluate),
         address=workers.address,
         workers=workers.count,
-        modules=modules,
         gpus=workers.gpus,
         logs=workers.logs,
         limits=Limits() if limit is None else Limits(soft=limit, hard=1.5 * limit),

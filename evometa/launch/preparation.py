@@ -23,7 +23,8 @@ from evometa.evaluate import (
 from evometa.evaluate.evaluator import choose_device
 from evometa.launch.settings import Data, Settings, Workers
 from evometa.records import derive_seed
-from evometa.study import Rung, StudyFile, halving
+from evometa.study import Rung, halving
+from evometa.study_file import StudyFile, watched
 
 PREFLIGHT_SAMPLES = 8
 LOOK_AHEAD_EPISODES = 20
@@ -38,11 +39,13 @@ def prepare(file: StudyFile, data: Data) -> StudyFile:
     folder = Path(data.folder) if data.folder else None
     study = file.study
     how = {"download": data.download, "skip_broken": data.skip_broken}
-    rungs = [
-        replace(rung, task=rung.task.load(folder, **how)) if rung.task else rung
-        for rung in study.rungs
-    ]
-    return replace(file, study=replace(study, task=study.task.load(folder, **how), rungs=rungs))
+    with watched():  # a task of the user's own may read files of the study
+        rungs = [
+            replace(rung, task=rung.task.load(folder, **how)) if rung.task else rung
+            for rung in study.rungs
+        ]
+        task = study.task.load(folder, **how)
+    return replace(file, study=replace(study, task=task, rungs=rungs))
 
 
 def adjusted(file: StudyFile, settings: Settings, training: Mapping[str, Any]) -> StudyFile:
@@ -71,10 +74,13 @@ def adjusted(file: StudyFile, settings: Settings, training: Mapping[str, Any]) -
     return replace(file, study=study)
 
 
+@watched()
 def preflight(
     file: StudyFile, seed: int, device_name: str = "auto", samples: int = PREFLIGHT_SAMPLES
 ) -> list[Admission]:
     """Pass the baselines and a few samples through the gate, before any worker is started.
+
+    Files that the study opens meanwhile are kept with its run.
 
     Returns:
         Those that passed, the baselines first.

@@ -120,7 +120,7 @@ def confirm(
             if (candidate.number, repeat) not in behind
         }
         if trainings:
-            executor = make_executor(_evaluator(run, study, wanted), workers, run.file.modules)
+            executor = make_executor(_evaluator(run, study, wanted), workers, run.file)
             stack.callback(executor.close)
             observer = stack.enter_context(watch(len(trainings), executor))
             for evaluation in _results(executor, list(trainings.values()), observer):

@@ -15,7 +15,8 @@ from evometa.evaluate import Evaluator
 from evometa.launch import Data, Settings, check_same, describe, stored_study
 from evometa.records import Evaluation
 from evometa.store import Place, RunDirectory, evaluations, read_table
-from evometa.study import Study, StudyFile
+from evometa.study import Study
+from evometa.study_file import StudyFile
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,6 @@ def read_run(run: Place, data: Path | None = None) -> StoredRun:
         TaskError: if its data is missing.
     """
     kept = RunDirectory.read(run)
-    with RunDirectory.study_file(run) as copy:
-        settings, file = stored_study(kept, copy, None if data is None else Data(str(data)))
+    settings, file = stored_study(kept, run, None if data is None else Data(str(data)))
     check_same(kept, describe(file, settings))
     return StoredRun(run, kept, settings, file, read_table(run))

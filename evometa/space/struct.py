@@ -37,8 +37,8 @@ class Struct:
 
     Args:
         fields: spaces by name; of use where a name is no Python identifier, or is `constraints`.
-        constraints: functions of the genome that must return true, in a sequence or by name. They
-            must not change the genome.
+        constraints: functions of the genome that must return true, in a sequence or by name. Each
+            is given a copy.
         named: spaces by name.
 
     Raises:
@@ -198,7 +198,7 @@ class Struct:
         """Return the name of the first constraint that does not hold."""
         for name, holds in self._constraints:
             try:
-                if not holds(genome):
+                if not holds(copied(genome)):
                     return name
             except Exception as error:
                 raise SpaceError(

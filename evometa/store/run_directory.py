@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import tempfile
-from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping
+from functools import partial
+from types import MappingProxyType
+from typing import Any, BinaryIO
 
 from evometa.errors import StoreError
 from evometa.store.files import write_atomically
 from evometa.store.lock import hold
 from evometa.store.remote import Place
 
-_BEGUN = {"evaluations", "weights", "study.py", ".study.py.tmp", ".study.json.tmp"}
+FILES = "files"
+_BEGUN = {"evaluations", "weights", FILES, "study.py", ".study.py.tmp", ".study.json.tmp"}
 
 
 class RunDirectory:
@@ -32,13 +32,20 @@ class RunDirectory:
         self._lock = hold(path)
 
     @classmethod
-    def create(cls, path: Place, study: Mapping[str, Any], source: str) -> RunDirectory:
+    def create(
+        cls,
+        path: Place,
+        study: Mapping[str, Any],
+        source: str | bytes,
+        files: Mapping[str, bytes] = MappingProxyType({}),
+    ) -> RunDirectory:
         """Make the folder of a new run.
 
         Args:
             path: must not exist, be empty, or hold no more than a killed driver's first steps here.
             study: plain data for study.json.
             source: text of the study file, kept beside it.
+            files: what else the study needs, by relative names; kept in the folder `files`.
 
         Raises:
             StoreError: if there is something at `path`, or it cannot be written.
@@ -52,9 +59,13 @@ class RunDirectory:
             (path / "evaluations").mkdir(parents=True, exist_ok=True)
             (path / "weights").mkdir(exist_ok=True)
             text = json.dumps(study, indent=1, allow_nan=False)
-            write_atomically(path / "study.py", lambda file: file.write(source.encode()))
+            own = source.encode() if isinstance(source, str) else source
+            for name, data in {f"{FILES}/{name}": files[name] for name in files}.items():
+                (path / name).parent.mkdir(parents=True, exist_ok=True)
+                write_atomically(path / name, partial(_write, data))
+            write_atomically(path / "study.py", partial(_write, own))
             # study.json last: a folder that has one is whole
-            write_atomically(path / "study.json", lambda file: file.write(text.encode()))
+            write_atomically(path / "study.json", partial(_write, text.encode()))
         except OSError as error:
             raise StoreError(f"{path} cannot be created: {error}") from error
         return cls(path, json.loads(text))
@@ -109,16 +120,16 @@ class RunDirectory:
         return summary
 
     @staticmethod
-    @contextlib.contextmanager
-    def study_file(path: Place) -> Iterator[Path]:
-        """Lend the study file that a run keeps; of one on an object store, a copy."""
-        if isinstance(path, Path):
-            yield path / "study.py"
-            return
-        with tempfile.TemporaryDirectory() as folder:
-            copy = Path(folder) / "study.py"
-            copy.write_bytes((path / "study.py").read_bytes())
-            yield copy
+    def read_file(path: Place, name: str | None = None) -> bytes:
+        """Return the study file that a run keeps, or what else the study needs, by its name.
+
+        Raises:
+            OSError: if it is missing or cannot be read.
+        """
+        file = path / "study.py" if name is None else path / FILES / name
+        if not file.is_file():  # a pipe would be waited for
+            raise FileNotFoundError(f"there is no file {file}")
+        return file.read_bytes()
 
     @property
     def parts(self) -> Place:
@@ -136,6 +147,10 @@ class RunDirectory:
     def __exit__(self, *error: object) -> None:
         """Let go of the folder."""
         self._lock.release()
+
+
+def _write(data: bytes, file: BinaryIO) -> None:
+    file.write(data)
 
 
 def _is_begun(path: Place) -> bool:

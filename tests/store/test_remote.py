@@ -127,13 +127,20 @@ def test_a_run_is_taken_up_again(run):
     write(run, range(3))
     with RunDirectory.open(run) as held, Writer(held, SCHEMA, gene_value) as writer:
         assert held.study == STUDY
-        with RunDirectory.study_file(run) as copy:
-            assert copy.read_text() == SOURCE
+        assert RunDirectory.read_file(run).decode() == SOURCE
         assert writer.recall(1, 0).candidate.number == 1
         writer.append(evaluation(3), 3)
     assert numbers_in(run) == [0, 1, 2, 3]
     with pytest.raises(StoreError, match="evometa resume s3://bucket/"):
         RunDirectory.create(run, STUDY, SOURCE)
+
+
+def test_what_a_study_needs_is_kept_too(run):
+    files = {"project/models/nets.py": b"x = 1", "project/size.txt": b""}
+    with RunDirectory.create(run, STUDY, SOURCE, files):
+        assert {name: RunDirectory.read_file(run, name) for name in files} == files
+    with pytest.raises(FileNotFoundError):
+        RunDirectory.read_file(run, "project/other.py")
 
 
 def test_torn_parts_are_set_aside(run):
