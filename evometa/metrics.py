@@ -179,10 +179,9 @@ def scored_metric(study: Mapping[str, Any]) -> Scored:
 
 
 def stored_directions(study: Mapping[str, Any]) -> dict[str, Direction]:
-    """Return the direction of each metric of a study.json.
+    """Return the direction of each metric of a study.json; an objective has the last word.
 
-    Runs of older versions do not say: there accuracy was to be maximised, all others minimised,
-    unless an objective said otherwise.
+    Runs of older versions do not say: there accuracy was to be maximised, all others minimised.
     """
     old = {name: "max" if name.endswith("accuracy") else "min" for name in study["metrics"]}
-    return {**old, **study["objectives"], **study.get("directions", {})}
+    return {**old, **study.get("directions", {}), **study["objectives"]}

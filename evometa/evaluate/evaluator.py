@@ -40,6 +40,7 @@ from evometa.records import Candidate, Evaluation, Genome, Status, derive_seed
 from evometa.study import Level, Study
 from evometa.task.episodes import over, part_of
 from evometa.task.protocol import EpisodeBatch, sized, varies
+from evometa.user_code import copied, user_code
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +91,7 @@ class Evaluator:
         device = choose_device(self.device)
         results: dict[str, Evaluation] = {}
         groups: dict[object, list[_Member]] = {}
-        with numerics(self.study.training, device), _one_thread(device):
+        with user_code(), numerics(self.study.training, device), _one_thread(device):
             for candidate in pack:
                 blank = self._blank(candidate, device)
                 started = time.perf_counter()
@@ -265,10 +266,10 @@ class Evaluator:
                 new = {k: v for k, v in new.items() if k in fitting and v.shape == fitting[k].shape}
                 module.load_state_dict(new, strict=False)
                 inputs = over(torch.clone, asked_first(study.task, support))
-                genome = copy.deepcopy(member.blank.candidate.genome)
+                genome = copied(member.blank.candidate.genome)
                 return Measured(genome, module, inputs, adapting(admission.learner, own, support))
 
-            with forked_random(0):
+            with user_code(0):
                 found |= measured(study.measures, candidate, trained=True)
         if study.training.norm == "transductive" and admission.network.has_batch_norm:
             scores = score_one_by_one(admission.learner, meta, study.task, episodes, device)

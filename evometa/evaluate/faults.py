@@ -13,11 +13,11 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from evometa.errors import EvometaError, TaskError
-from evometa.evaluate.randomness import forked_random
 from evometa.network import unpadded
 from evometa.records import derive_seed
 from evometa.task.episodes import leading
 from evometa.task.protocol import EpisodeBatch, Side, Task, sized
+from evometa.user_code import user_code
 
 OURS = Path(__file__).parent.parent.resolve()
 CHECKED = ("meta-train", "meta-validation")
@@ -79,7 +79,7 @@ def draw(task: Task, split: str, n: int, seed: int, others: int = 0) -> EpisodeB
         TaskError: if they cannot be drawn, or not be learned from.
     """
     call = f"{_name(task)}.episodes({split!r}, {n}, generator)"
-    with blaming(call), forked_random(others):
+    with blaming(call), user_code(others):
         shaped = sized(task, split)
         episodes: Any = shaped.episodes(split, n, torch.Generator().manual_seed(seed))
     if not isinstance(episodes, EpisodeBatch):

@@ -35,6 +35,7 @@ from evometa.records import Genome, derive_seed
 from evometa.study import Study
 from evometa.task.episodes import examples_of, leading, over, part_of
 from evometa.task.protocol import EpisodeBatch, Side, is_mappable, sized
+from evometa.user_code import copied, user_code
 
 
 @dataclass(frozen=True)
@@ -103,11 +104,12 @@ def admit(
     drawn = _trimmed(draw(task, "meta-train", 2, derive_seed("gate")))
     support = part_of(drawn.support, 0)
     inputs = asked_first(task, support)
-    with forked_random(seed):
+    with user_code(seed):
         module = _build(study, genome)
         cost, outputs = _cost(study, genome, module, inputs)
         check_broadcast(task, outputs, support)
         module = _materialised(module, inputs)
+    _check_randomness(study, genome, seed, module)
     rule = genome["rule"] if isinstance(genome, dict) and "rule" in genome else preset("maml")
     size = _rule_size(study, rule)
     known = {"params": cost.params, "macs": cost.macs, "rule_size": size}
@@ -158,7 +160,7 @@ def _short_hash(text: str) -> str:
 
 def _build(study: Study, genome: Genome) -> nn.Module:
     try:
-        module = study.build(copy.deepcopy(genome))
+        module = study.build(copied(genome))
     except Exception as error:
         raise Rejected(f"build raised {type(error).__name__}: {error}") from error
     if not isinstance(module, nn.Module):
@@ -171,12 +173,28 @@ def _build(study: Study, genome: Genome) -> nn.Module:
     return module
 
 
+def _check_randomness(study: Study, genome: Genome, seed: int, module: nn.Module) -> None:
+    """Refuse a module that is another one when it is built again from the same seed."""
+    with user_code(seed):
+        twin = dict(_build(study, genome).named_parameters())
+    for name, value in module.named_parameters():
+        own = twin.get(name)
+        if own is None or isinstance(own, UninitializedParameter):
+            continue
+        if own.shape != value.shape or not torch.equal(own, value):
+            raise Rejected(
+                f"build must draw random numbers from the global generators of torch, numpy or "
+                f"`random`, which are seeded for each candidate, but with one seed {name!r} came "
+                "out differently twice; has it a generator of its own?"
+            )
+
+
 def _cost(study: Study, genome: Genome, module: nn.Module, inputs: Any) -> tuple[Cost, Any]:
     """Return the network's cost, and its outputs on the meta device."""
     meta = torch.device("meta")
     try:
         with meta:
-            built = study.build(copy.deepcopy(genome))
+            built = study.build(copied(genome))
             cost, outputs = measure_cost(built, over(lambda leaf: leaf.to(meta), inputs))
     except Exception:
         # Some modules read values while they run, which the meta device does not have.
@@ -239,13 +257,13 @@ def _measures(
     def candidate() -> Measured:
         own = copy.deepcopy(module).eval()
         return Measured(
-            copy.deepcopy(genome),
+            copied(genome),
             own,
             over(torch.clone, inputs),
             adapting(learner, {**meta, "stage": {}}, support),
         )
 
-    with forked_random(0):
+    with user_code(0):
         return measured(study.measures, candidate, trained=False)
 
 

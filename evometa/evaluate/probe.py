@@ -33,6 +33,7 @@ from evometa.records import Genome
 from evometa.study import Study
 from evometa.task.episodes import over, part_of
 from evometa.task.protocol import EpisodeBatch, Side, is_surrogate
+from evometa.user_code import user_code
 
 CPU = torch.device("cpu")
 
@@ -83,7 +84,7 @@ def _check_loss(study: Study, module: nn.Module, support: Side) -> None:
     """Refuse a loss that is no scalar, where the network's outputs are predictions as they are."""
     try:
         own = copy.deepcopy(module)
-        with torch.no_grad():
+        with user_code(0), torch.no_grad():
             loss = study.task.loss(lambda x: own(unpadded(x)), over(torch.clone, support))
     except Exception:  # they may be features; the learner's own are judged below
         return

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from evometa.learner import Learner, Meta
 from evometa.records import derive_seed
+from evometa.user_code import user_code
 
 
 @contextmanager
@@ -41,5 +42,5 @@ def random_state() -> dict[str, Tensor]:
 def begin(learner: Learner, seed: int) -> Meta:
     """Return a learner's meta-parameters before any training: the same for the same seed."""
     own = derive_seed(seed, "init")
-    with forked_random(own):
+    with user_code(own):
         return learner.init(torch.Generator().manual_seed(own))

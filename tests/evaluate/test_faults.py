@@ -284,3 +284,50 @@ def test_prototypes_say_what_a_task_lacks():
     with pytest.raises(Rejected, match="need a task of classes, with a field `ways`, and Lines"):
         rule = {"prototypes": {"distance": "cosine"}}
         admit(study(Lines()), {"k": 3, "rule": rule}, 0, CPU)
+
+
+# ---------------------------------------------------------------- randomness and state of `build`
+
+
+def ported(genome):
+    """Initial weights from numpy, as ported code has them."""
+    module = mlp(3, [genome["k"]], 2)
+    with torch.no_grad():
+        drawn = np.random.randn(*module[0].weight.shape)  # noqa: NPY002
+        module[0].weight.copy_(torch.from_numpy(drawn))
+    return module
+
+
+def hidden(genome):
+    module = mlp(3, [genome["k"]], 2)
+    with torch.no_grad():
+        module[0].weight.fill_(np.random.default_rng().normal())
+    return module
+
+
+def test_numpys_generator_is_seeded_and_others_are_named():
+    made = Study(s.Struct(k=s.Int(2, 9)), ported, Lines(), training=Training(2, 2, 4))
+    found = [Evaluator(made)([Candidate(0, {"k": 4}, 5)])[0].scores for _ in range(2)]
+    assert found[0] == found[1]
+    made = Study(made.space, hidden, Lines())
+    with pytest.raises(Rejected, match="'0.weight' came out differently twice"):
+        admit(made, {"k": 4}, 0, CPU)
+
+
+def untidy(genome):
+    torch.set_grad_enabled(False)
+    torch.set_default_dtype(torch.float64)
+    torch.manual_seed(0)
+    return mlp(3, [genome["k"]], 2).float()
+
+
+def test_what_build_leaves_behind_does_not_reach_another_candidate():
+    def build(genome):
+        return untidy(genome) if genome["k"] == 2 else mlp(3, [genome["k"]], 2)
+
+    made = Study(s.Struct(k=s.Int(2, 9)), build, Lines(), training=Training(2, 2, 4))
+    (alone,) = Evaluator(made)([Candidate(1, {"k": 4}, 5)])
+    pack = Evaluator(made)([Candidate(0, {"k": 2}, 5), Candidate(1, {"k": 4}, 5)])
+    assert [each.status for each in pack] == [Status.OK] * 2, pack[0].error
+    assert pack[1].scores == alone.scores
+    assert torch.is_grad_enabled() and torch.get_default_dtype() == torch.float32

@@ -59,7 +59,7 @@ def test_it_is_a_training_with_a_new_seed_tested_on_meta_test(waves):
     generator = torch.Generator().manual_seed(derive_seed(waves.settings.seed, "meta-test"))
     episodes = study.task.episodes("meta-test", 12, generator)
     meta = trainer.results()[0].meta
-    outcome = score([admission.learner], [meta], study.task, episodes, plan=plan, device=cpu)[0]
+    outcome = score([admission.learner], [meta], study.task, [episodes], plan=plan, device=cpu)[0]
     np.testing.assert_allclose(row["scores"], outcome.scores["query_loss"], rtol=1e-4)
     assert len(row["validation_scores"]) == len(row["search_scores"]) == 20
 
