@@ -33,6 +33,7 @@ from evometa.learner.protocol import (
     unmapped,
 )
 from evometa.learner.prototypes import Prototypes, prototype_space
+from evometa.learner.ridge import ridge_space
 
 __all__ = [
     "FAMILIES",
@@ -60,6 +61,7 @@ __all__ = [
     "predictor",
     "preset",
     "prototype_space",
+    "ridge_space",
     "stage_at",
     "unmapped",
     "with_own",

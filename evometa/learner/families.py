@@ -12,6 +12,7 @@ from evometa.learner.family import Family, Genes, Setting
 from evometa.learner.gradient_family import GRADIENT
 from evometa.learner.protocol import Learner
 from evometa.learner.prototypes import PROTOTYPES
+from evometa.learner.ridge import RIDGE
 from evometa.space import Choice
 
 Families = Mapping[str, Family]
@@ -19,7 +20,9 @@ Families = Mapping[str, Family]
 DEFAULT = GRADIENT.name
 """The family of genes that stand alone, without its name."""
 
-FAMILIES: Families = MappingProxyType({family.name: family for family in (GRADIENT, PROTOTYPES)})
+FAMILIES: Families = MappingProxyType(
+    {family.name: family for family in (GRADIENT, PROTOTYPES, RIDGE)}
+)
 
 VERBS = ("init", "adapt", "trajectory", "predict", "meta_loss")
 
@@ -114,7 +117,7 @@ def preset(name: str, **changes: Any) -> dict[str, Any]:
 
     Args:
         name: `maml`, `fomaml`, `anil`, `boil`, `reptile`, `meta-sgd`, `lslr` (learned per-layer
-            per-step rates), `maml++`, `protonet`, or an optimiser of `evometa.rule.KNOWN`.
+            per-step rates), `maml++`, `protonet`, `ridge`, or an optimiser of `evometa.rule.KNOWN`.
         changes: genes to set, for instance `rate=0.4`.
 
     Raises:

@@ -10,16 +10,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from evometa.learner.embedding import Embedding, is_embedding
 from evometa.learner.family import Family, Genes, Setting
 from evometa.learner.protocol import Loss, Meta, MetaLoss, Tensors, Traits
-from evometa.network import Network, Norm
+from evometa.network import Network
 from evometa.rule import DEFAULT_OUTER, Outer, make_outer, outer_space
 from evometa.space import Choice, Int, Primitive, Space, Struct
 from evometa.task.classes import class_count, ways_of
 from evometa.task.protocol import Predict, Side
 
 COSINE_SCALE = 10.0  # initial value of the learned scale (Gidaris and Komodakis, 2018)
-MOMENTUM = 0.1
 ABSENT = -1e9  # logit of a class without an example: it is never the likeliest
 DISTANCES = {
     "euclidean": "class ← argminₖ ‖f(x) - cₖ‖², cₖ the mean of f over the examples of class k",
@@ -59,9 +59,7 @@ class Prototypes:
         ways: classes in an episode of meta-training; more than at test, as published. None for as
             many as the task has.
         outer: how the outer loop trains it.
-        norm: batch-norm protocol. `"inductive"`: support and queries by the statistics of the
-            support set; `"transductive"`: both by those of their own set; `"per-step"`: when
-            scored, by running averages of meta-training, as published.
+        norm: batch-norm protocol; see `Embedding`.
         training: whether dropout and the like are active.
 
     Raises:
@@ -110,17 +108,13 @@ class Prototypes:
     def meta_loss(self, meta: Meta, support: Side, query: Side) -> MetaLoss:
         """Make the prototypes, and see how well the queries are predicted."""
         trained = replace(self, training=True)
-        adapted = trained.adapt(meta, support)
-        predict, seen = trained._watched(adapted)
-        loss = self.loss(predict, query)
-        names = self.network.statistics if self.norm == "per-step" else ()
-        return MetaLoss(loss, loss, {name: seen[-1][name] for name in names})
+        predict, seen = trained._watched(trained.adapt(meta, support))
+        return trained._embedding.told(self.loss(predict, query), seen[-1])
 
     def adapt(self, meta: Meta, support: Side) -> PrototypeSet:
         """Return the means of the classes."""
         params, targets = meta["params"], support.targets
-        norm: Norm = "record" if self.norm == "inductive" else self._query_norm
-        features, buffers = self._embed(params, meta["buffers"], support.inputs, norm)
+        features, buffers = self._embedding.support(params, meta["buffers"], support.inputs)
         labels = torch.arange(ways_of(support, self.most), device=targets.device)
         members = (targets == labels.unsqueeze(1)).to(features.dtype)  # (ways, examples)
         counts = members.sum(1)
@@ -138,12 +132,8 @@ class Prototypes:
         return self._watched(adapted)[0](inputs)  # type: ignore[no-any-return]
 
     @property
-    def _query_norm(self) -> Norm:
-        if self.norm == "inductive":
-            return "stored"
-        if self.norm == "per-step":
-            return "record" if self.training else "stored"
-        return "batch"
+    def _embedding(self) -> Embedding:
+        return Embedding(self.network, self.norm, self.training)
 
     def _watched(self, adapted: PrototypeSet) -> tuple[Predict, list[Tensors]]:
         """Return the prototypes as a function of inputs, and the buffers before and after."""
@@ -151,7 +141,7 @@ class Prototypes:
         seen = [buffers]
 
         def predict(inputs: Any) -> Tensor:
-            features, after = self._embed(params, seen[-1], inputs, self._query_norm)
+            features, after = self._embedding.queries(params, seen[-1], inputs)
             seen.append(after)
             if self.distance == "cosine":
                 similar = F.normalize(features, dim=-1) @ F.normalize(prototypes, dim=-1).T
@@ -160,20 +150,6 @@ class Prototypes:
             return torch.where(counts > 0, scale * similar, ABSENT)
 
         return predict, seen
-
-    def _embed(
-        self, params: Tensors, buffers: Tensors, inputs: Any, norm: Norm
-    ) -> tuple[Tensor, Tensors]:
-        outputs, seen = self.network(params, buffers, inputs, norm=norm, training=self.training)
-        if self.norm == "per-step" and norm == "record":
-            moved = {
-                name: torch.lerp(
-                    buffers[name], seen[name].detach().to(buffers[name].dtype), MOMENTUM
-                )
-                for name in self.network.statistics
-            }
-            seen = {**buffers, **moved}
-        return outputs.flatten(1), seen
 
 
 def prototype_space(
@@ -209,11 +185,7 @@ def _make(genes: Genes, setting: Setting) -> Prototypes:
             f"prototypes need a task of classes, with a field `ways`, and {type(task).__name__} "
             "has none"
         )
-    if setting.outputs is not None and not isinstance(setting.outputs, Tensor):
-        raise ValueError(
-            "prototypes need a network that returns one tensor, but it returns a "
-            f"{type(setting.outputs).__name__}"
-        )
+    is_embedding(setting.outputs, "prototypes")
     outer = make_outer(genes["outer"]) if "outer" in genes else DEFAULT_OUTER
     ways = genes.get("ways")
     there = class_count(task, "meta-train")
