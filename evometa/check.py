@@ -28,6 +28,8 @@ def print_check(console: Console, file: StudyFile, samples: int, seed: int) -> N
     study, device = file.study, choose_device("auto")
     size = study.space.size()
     console.print(f"[bold]{escape(str(file.path))}[/]")
+    for name, text in readings(study):
+        _line(console, name, text)
     _line(console, "space", f"{size:.3g} points" if size < float("inf") else "continuous")
     _line(console, "genes", ", ".join(study.space.genes()) or "all inside lists and branches")
     _line(console, "objectives", ", ".join(f"{k} ({v})" for k, v in study.objectives.items()))
@@ -50,6 +52,13 @@ def print_check(console: Console, file: StudyFile, samples: int, seed: int) -> N
         _line(console, f"  {count} rejected", text)
     if admitted:
         _print_costs(console, study, admitted, seed, device)
+
+
+def readings(study: Study) -> list[tuple[str, str]]:
+    """Return what the tasks' data was read as: headings and texts; nothing for other tasks."""
+    tasks = [study.task, *(rung.task for rung in study.rungs if rung.task)]
+    found = [getattr(getattr(task, "classes", None), "reading", None) for task in tasks]
+    return list(dict.fromkeys(line for reading in found if reading for line in reading.lines()))
 
 
 def estimate_seconds(study: Study, admission: Admission, seed: int, device: torch.device) -> float:

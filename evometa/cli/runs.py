@@ -117,7 +117,7 @@ def print_best(
     """Print the best candidates of runs beside their baselines, and what the rungs of one say."""
     from evometa.limits import stored_limits
     from evometa.metrics import scored_metric
-    from evometa.report import full_rung, print_rungs, print_top, rank
+    from evometa.report import full_rung, print_rungs, print_top, rank, tied
     from evometa.report.several import joined
     from evometa.store import RunDirectory, load, run_names
 
@@ -134,6 +134,13 @@ def print_best(
         print(json.dumps([row.as_dict() for row in ranked], indent=1))  # noqa: T201 - for pipes
         return
     print_top(out, ranked, objectives, scored=scored.name)
+    name = by or next(iter(objectives))
+    if same := tied(table, name, full_rung(study)):
+        out.print(
+            f"\n[yellow]All {same} candidates have the same {escape(name)}, so their order says "
+            "nothing.[/] `evometa check` shows what the data was read as.",
+            highlight=False,
+        )
     if len(runs) == 1:
         print_rungs(out, table, objectives, study.get("levels", ()))
 

@@ -147,8 +147,10 @@ def check(
     from evometa import launch
     from evometa.check import print_check
     from evometa.study_file import load_study
+    from evometa.task.reading import unlogged
 
-    study_file = launch.prepare(load_study(file), launch.Data(data, download, skip_broken))
+    with unlogged():  # what it says is printed
+        study_file = launch.prepare(load_study(file), launch.Data(data, download, skip_broken))
     print_check(out, study_file, samples, seed)
 
 

@@ -13,7 +13,7 @@ from evometa.report.show import (
     print_rungs,
     print_top,
 )
-from evometa.report.standing import agreements, full_rung, standing, summary_of
+from evometa.report.standing import agreements, full_rung, standing, summary_of, tied
 
 __all__ = [
     "Progress",
@@ -32,4 +32,5 @@ __all__ = [
     "rank",
     "standing",
     "summary_of",
+    "tied",
 ]

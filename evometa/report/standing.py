@@ -14,6 +14,7 @@ from evometa.agreement import Agreement, agree
 from evometa.records import Objectives, Status
 
 UNKNOWN = 2**31  # the highest rung there is
+TIED = 1e-7  # relative difference of values that are equal but for rounding
 
 
 def full_rung(study: Mapping[str, Any]) -> int:
@@ -59,6 +60,13 @@ def standing(table: pa.Table, full: int) -> pa.Table:
     ok = pc.equal(pc.cast(table["status"], pa.string()), Status.OK.value)
     table = table.filter(pc.and_(ok, pc.equal(table["copied_from"], "")))
     return table.filter(pc.equal(table["rung"], pc.max(table["rung"])))
+
+
+def tied(table: pa.Table, name: str, full: int) -> int:
+    """Return how many candidates share one value of a metric, if all do to rounding; else 0."""
+    values = standing(table, full)[name].to_numpy()
+    alike = len(values) > 1 and np.ptp(values) <= TIED * np.abs(values).max()
+    return len(values) if alike else 0
 
 
 def _with_means(

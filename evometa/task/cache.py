@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from evometa.task.images import decoding_rule
 
 log = logging.getLogger(__name__)
 
@@ -22,6 +25,23 @@ def cache_folder() -> Path:
     if own:
         return Path(own)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "evometa"
+
+
+def fingerprint(files: Iterable[Path], *arguments: object) -> str:
+    """Return a hash of all that decides what is decoded from files.
+
+    That is their paths, sizes and times of change (which, unlike those of modification, cannot be
+    set), the arguments, and the rule that images are decoded by.
+    """
+    digest = hashlib.sha256(repr((decoding_rule(), arguments)).encode("utf-8", "backslashreplace"))
+    for path in files:
+        try:
+            stat = path.stat()
+            times = stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
+        except OSError as error:  # whoever reads it will say so
+            times = (error.errno or 0, 0, 0)
+        digest.update(os.fsencode(path) + repr(times).encode())
+    return digest.hexdigest()[:24]
 
 
 def cached(name: str, make: Callable[[], Arrays]) -> Arrays:
@@ -40,8 +60,12 @@ def cached(name: str, make: Callable[[], Arrays]) -> Arrays:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-            np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
-        Path(file.name).replace(path)
+            try:
+                np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+                Path(file.name).replace(path)
+            except BaseException:
+                Path(file.name).unlink(missing_ok=True)
+                raise
     except OSError as error:
         log.warning("The cache %s cannot be written (%s); going on without.", path, error)
     return arrays

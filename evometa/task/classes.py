@@ -61,7 +61,7 @@ class ClassTask:
             Meta-Dataset.
 
     Raises:
-        TaskError: if there is no such shape.
+        TaskError: if there is no such shape, or `classes` are of another type.
     """
 
     source: Source
@@ -74,6 +74,12 @@ class ClassTask:
     share: float = 1.0
 
     def __post_init__(self) -> None:
+        if self.classes is not None and not isinstance(self.classes, ImageClasses):
+            raise TaskError(
+                "`classes` is what `load` has read, no argument, but got a "
+                f"{type(self.classes).__name__}. To learn from arrays, give a `source` whose "
+                "`read` makes ImageClasses(images, starts, splits) of them"
+            )
         _ = self.shape
 
     @property

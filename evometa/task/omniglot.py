@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import zipfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -16,10 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from evometa.errors import TaskError
-from evometa.task.cache import Arrays, cache_folder, cached
+from evometa.task.cache import Arrays, cache_folder, cached, fingerprint
 from evometa.task.classes import ClassTask, class_task
 from evometa.task.download import ARCHIVES, download_archives
-from evometa.task.image_folder import decode, shuffled_splits
+from evometa.task.folder import foreign
+from evometa.task.image_folder import shuffled_splits
+from evometa.task.images import decode
 from evometa.task.sampler import ImageClasses, Range
 
 SIDE = 28
@@ -58,7 +58,7 @@ class OmniglotArchives:
         if not folder.is_dir():
             raise TaskError(f"a data folder must exist, but there is none at {folder}")
         sources = [_source(folder, name) for name in ARCHIVES]
-        key = hashlib.sha256(repr([_stamp(path) for path in sources]).encode()).hexdigest()[:24]
+        key = fingerprint([file for source in sources for file in _parts(source)])
         arrays = cached(f"omniglot-{key}", lambda: _decode_all(sources))
         characters = BACKGROUND + EVALUATION
         classes = ImageClasses(
@@ -132,15 +132,14 @@ def _source(folder: Path, name: str) -> Path:
     )
 
 
-def _stamp(path: Path) -> tuple[str, int, int]:
-    """Return what changes when an archive, or any file of an extracted folder, does."""
-    files = [path] if path.is_file() else sorted(path.rglob("*.png"))
-    stats = [file.stat() for file in files]
-    return (
-        str(path.resolve()),
-        sum(stat.st_size for stat in stats) + len(stats),
-        max((stat.st_mtime_ns for stat in stats), default=0),
-    )
+def _parts(source: Path) -> list[Path]:
+    """Return the archive, or all drawings of an extracted folder."""
+    return [source.resolve()] if source.is_file() else _drawings(source.resolve())
+
+
+def _drawings(folder: Path) -> list[Path]:
+    inside = ((path, path.relative_to(folder)) for path in folder.rglob("*.png"))
+    return sorted(path for path, name in inside if not any(map(foreign, name.parts)))
 
 
 def _decode_all(sources: list[Path]) -> Arrays:
@@ -160,14 +159,8 @@ def _decode_all(sources: list[Path]) -> Arrays:
             for names in by_character.values():
                 for name in names:
                     try:
-                        drawing = decode(io.BytesIO(files[name]()), SIDE, 1, invert=True)
-                    except (
-                        OSError,
-                        SyntaxError,
-                        ValueError,
-                        zipfile.BadZipFile,
-                        zlib.error,
-                    ) as error:
+                        drawing = decode(io.BytesIO(files[name]()), SIDE, 1, invert=True).pixels
+                    except Exception as error:  # a damaged archive raises whatever its bytes mean
                         raise TaskError(
                             f"{source}: {name} is not a readable image: {error}; fetch it anew"
                         ) from error
@@ -179,12 +172,13 @@ def _decode_all(sources: list[Path]) -> Arrays:
 def _files(source: Path) -> Iterator[dict[str, Any]]:
     """Yield readers of the drawings by their path within the archive or folder."""
     if source.is_dir():
-        yield {str(p.relative_to(source).as_posix()): p.read_bytes for p in source.rglob("*.png")}
+        yield {path.relative_to(source).as_posix(): path.read_bytes for path in _drawings(source)}
         return
     try:
         archive = zipfile.ZipFile(source)
     except zipfile.BadZipFile as error:
         raise TaskError(f"{source} is not a zip archive: {error}; fetch it anew") from error
     with archive:
-        names = [n for n in archive.namelist() if n.endswith(".png") and "__MACOSX" not in n]
+        inside = [name for name in archive.namelist() if name.endswith(".png")]
+        names = [name for name in inside if not any(map(foreign, name.split("/")))]
         yield {name: lambda name=name: archive.read(name) for name in names}

@@ -13,6 +13,7 @@ import torch
 from evometa.errors import TaskError
 from evometa.network import Padded
 from evometa.task.protocol import IGNORED, ClassBatch, EpisodeBatch, split_seed
+from evometa.task.reading import Reading
 
 Images = npt.NDArray[np.uint8]
 Numbers = npt.NDArray[np.int64]
@@ -137,12 +138,14 @@ class ImageClasses:
         starts: shape `(classes + 1,)`; class `c` owns images `starts[c]` to `starts[c + 1]`.
         splits: split name to class numbers.
         rotations: count each of the four right-angle rotations as a class of its own.
+        reading: what they were read from, where they come from a folder.
     """
 
     images: Images
     starts: Numbers
     splits: Mapping[str, Numbers]
     rotations: bool = False
+    reading: Reading | None = None
 
     def check(self, shape: Episodic, names: list[str]) -> None:
         """Raise `TaskError` if a class or a split is too small for an episode."""

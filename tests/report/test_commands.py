@@ -1,5 +1,6 @@
 """`report` and `convert` on the command line, and a report that follows a search."""
 
+import json
 import threading
 import time
 
@@ -9,7 +10,7 @@ from typer.testing import CliRunner
 from evometa.cli import app, runs
 from evometa.store import RunDirectory, load
 from tests import commands
-from tests.report.tables import KINDS, hostile, ordinary, write
+from tests.report.tables import KINDS, changed, hostile, ordinary, write
 
 
 def evometa(*arguments, code=0):
@@ -40,6 +41,15 @@ def test_torn_parts_do_not_keep_a_report_from_being_written(tmp_path):
     (run / "evaluations" / "part-000001.parquet").write_bytes(b"PAR1 torn")
     evometa("report", run)
     assert "60 candidates" in (run / "report.html").read_text()
+
+
+def test_a_ranking_of_equal_scores_is_said(tmp_path):
+    run = ordinary()
+    said = "candidates have the same query_loss, so their order says nothing"
+    assert said not in " ".join(evometa("top", write(tmp_path / "one", run)).split())
+    run.table = changed(run.table, query_loss=[1.5] * len(run.table))
+    assert said in " ".join(evometa("top", write(tmp_path / "two", run)).split())
+    json.loads(evometa("top", tmp_path / "two", "--json"))
 
 
 def test_what_is_no_run_is_named(tmp_path):

@@ -14,7 +14,7 @@ from evometa.metrics import Scored
 from evometa.records import Candidate, Counts, Evaluation, Status, mean_interval
 from evometa.report import Progress, front, lineage, print_candidate, print_top, rank
 from evometa.report.show import differences, print_failures
-from evometa.report.standing import outcomes, standing
+from evometa.report.standing import outcomes, standing, tied
 from evometa.space import gene_value
 from evometa.store import RunDirectory, Writer, make_schema, read_table
 
@@ -187,6 +187,16 @@ def test_who_failed_with_one_seed_is_not_ranked(tmp_path):
     assert (rows[0]["status"], rows[0]["query_loss"], rows[0]["seeds"]) == ("ERROR", None, 1)
     assert rows[1]["query_loss"] == 3.0
     assert [row["number"] for row in standing(table, 0).to_pylist()] == [1]
+
+
+@pytest.mark.parametrize(
+    ("values", "same"),
+    [([1 / 3, 1 / 3 + 1e-12, 1 / 3], 3), ([0.5, 0.5, 0.4], 0), ([0.5], 0), ([], 0)],
+)
+def test_candidates_of_one_score_are_counted(tmp_path, values, same):
+    rows = [(number, 0, [value, value]) for number, value in enumerate(values)]
+    table = seeded(tmp_path, *rows, (9, 0, None))
+    assert tied(table, "query_loss", 0) == same
 
 
 def test_progress_never_shows_who_breaks_a_constraint_as_the_best():

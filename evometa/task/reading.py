@@ -1,0 +1,151 @@
+"""What was read as the data of a task, what was passed over, and what looks wrong about it."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from evometa.errors import TaskError
+
+log = logging.getLogger(__name__)
+
+HARMLESS = ("hidden", "resource forks of macOS", "left by the operating system or by a tool")
+"""Why entries are passed over without a warning."""
+NAMED = 3  # entries that are named where there are many
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a folder was read as; plain data.
+
+    Attributes:
+        place: the folder.
+        classes: that were read.
+        images: that were read.
+        formats: of the files, to how many there are.
+        modes: of their pixels, to how many there are.
+        changes: what was done to images, to how many.
+        ignored: why entries were passed over, to their paths within the folder.
+        warnings: what looks wrong.
+    """
+
+    place: str
+    classes: int
+    images: int
+    formats: Mapping[str, int] = field(default_factory=dict)
+    modes: Mapping[str, int] = field(default_factory=dict)
+    changes: Mapping[str, int] = field(default_factory=dict)
+    ignored: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    warnings: Sequence[str] = ()
+
+    def lines(self) -> list[tuple[str, str]]:
+        """Return it as headings and texts."""
+        counts = [
+            (name, ", ".join(f"{count} {what}" for what, count in sorted(found.items())))
+            for name, found in (("formats", self.formats), ("modes", self.modes))
+        ]
+        return [
+            ("data", f"{self.place}: {self.classes} classes, {self.images} images"),
+            *counts,
+            *[("changed", f"{count} {what}") for what, count in sorted(self.changes.items())],
+            *[
+                ("ignored", f"{len(entries)} {why}: {listed(entries)}")
+                for why, entries in sorted(self.ignored.items())
+            ],
+            *[("warning", text) for text in self.warnings],
+        ]
+
+    def log(self) -> None:
+        """Log the warnings, and what was passed over though it may be data."""
+        for why, entries in self.ignored.items():
+            if why not in HARMLESS:
+                log.warning(
+                    "%s: not read: %d %s: %s", self.place, len(entries), why, listed(entries)
+                )
+        for text in self.warnings:
+            log.warning("%s: %s", self.place, text)
+
+
+@contextlib.contextmanager
+def unlogged() -> Iterator[None]:
+    """Keep readings out of the log, for who prints them."""
+    before = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
+
+
+def listed(entries: Sequence[str], most: int = NAMED) -> str:
+    """Name the first of many."""
+    more = f" and {len(entries) - most} more" if len(entries) > most else ""
+    return ", ".join(entries[:most]) + more
+
+
+def alike(
+    images: npt.NDArray[np.uint8],
+    owners: npt.NDArray[np.int64],
+    names: Sequence[str],
+    files: Sequence[str],
+    split_of: Mapping[int, str],
+) -> list[str]:
+    """Return what speaks against the images of a set: equal ones, and those of a single colour.
+
+    Args:
+        images: shape `(images, channels, height, width)`.
+        owners: the class of each image.
+        names: of the classes.
+        files: the images' own names.
+        split_of: class to split.
+
+    Raises:
+        TaskError: if nothing can be learned from them: all are equal, or all classes are.
+    """
+    colours = images.reshape(*images.shape[:2], -1)
+    flat = np.flatnonzero((colours.max(2) == colours.min(2)).all(1))
+    digests = [hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in images]
+    if len(set(digests)) == 1 and len(digests) > 1:
+        what = "one and the same flat colour" if len(flat) else "the same picture"
+        raise TaskError(
+            f"all {len(images)} images are {what} once they are decoded, the first {files[0]}: "
+            "there is nothing to learn; look at how they were saved"
+        )
+    where: dict[bytes, list[int]] = {}
+    held: dict[int, list[bytes]] = {}
+    for place, digest in enumerate(digests):
+        where.setdefault(digest, []).append(place)
+        held.setdefault(int(owners[place]), []).append(digest)
+    sets: dict[frozenset[bytes], list[int]] = {}
+    for owner, own in held.items():
+        sets.setdefault(frozenset(own), []).append(owner)
+    if len(sets) == 1 and len(held) > 1:
+        raise TaskError(
+            f"all {len(held)} classes hold the same images, {names[0]} as {names[1]}: there is "
+            "nothing to tell apart"
+        )
+    found = []
+    if len(flat):
+        every = "all" if len(flat) == len(images) else f"{len(flat)} of"
+        some = listed([files[place] for place in flat[:NAMED]])
+        found.append(f"{every} {len(images)} images are of a single colour each, as {some}")
+    copies = [[names[owner] for owner in same] for same in sets.values() if len(same) > 1]
+    found += [f"these classes hold the same images: {listed(each)}" for each in copies[:NAMED]]
+    pairs: list[tuple[bool, str]] = []  # whether in one split, and what is the same
+    for places in where.values():
+        if len(places) > 1:
+            inside = {split_of[int(owners[place])] for place in places}
+            pairs.append((len(inside) == 1, " = ".join(files[place] for place in places[:NAMED])))
+    if pairs:
+        across = sum(not within for within, _ in pairs)
+        found.append(
+            f"{len(pairs)} images come more than once, {across} of them in more than one split: "
+            f"{listed([text for _, text in sorted(pairs)])}"
+        )
+    return found
