@@ -79,13 +79,15 @@ class Model:
         candidate = evaluation.candidate
         good = evaluation.status is Status.OK
         found = features(self._space, candidate.genome)
-        if candidate.rung:
-            found[RUNG] = candidate.rung / 2
+        # further seeds are those of chosen ones, so they stand apart as a higher rung does
+        stage = candidate.rung + candidate.repeat
+        if stage:
+            found[RUNG] = stage / 2
         values = losses(evaluation, self._objectives) if good else None
         self._seen.append(Seen(candidate.id, candidate.genome, found, values, evaluation.violation))
         self._told += 1
         self._successes += good
-        self._top = max(self._top, candidate.rung)
+        self._top = max(self._top, stage)
         if len(self._seen) > 2 * KEPT:
             self._seen = self._telling()
 
