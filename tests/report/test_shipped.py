@@ -7,6 +7,7 @@ import pytest
 from rich.console import Console
 
 from evometa.limits import stored_limits
+from evometa.metrics import scored_metric
 from evometa.report import operator_counts, print_candidate, print_rungs, rank
 from evometa.report.confirmed import compare
 from evometa.report.page import render
@@ -58,7 +59,9 @@ def said(call, *arguments):
 
 def test_the_ranking_is_what_it_was(shipped):
     study, table = shipped
-    rows = rank(table, study["objectives"], scored="accuracy", limits=stored_limits(study))
+    rows = rank(
+        table, study["objectives"], scored=scored_metric(study), limits=stored_limits(study)
+    )
     found = {
         row.id: (
             row.rank,
