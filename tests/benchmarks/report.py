@@ -75,6 +75,7 @@ def synthetic(rows: int, episodes: int, seed: int = 0) -> pa.Table:
         "error": np.where(ok, "", "Traceback\nValueError: <b>no</b>"),
         "parents": [[ids[p]] if n > 20 else [] for n, p in zip(number, parent, strict=True)],
         "violation": np.zeros(rows),
+        "interval": np.zeros(rows),
         "name": np.where(number < 1, "MAML", ""),
         "operator": np.where(number < 1, "baseline", rng.choice(["mutate", "crossover"], rows)),
         "searcher": ["nsga2"] * rows,
