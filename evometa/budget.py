@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from evometa.errors import StudyError
-from evometa.limits import Limit, broken
-from evometa.records import Evaluation, Objectives, Status, dominates, losses
+from evometa.records import Evaluation, Objectives, Status, dominates, rank_key
 
 
 @dataclass(frozen=True)
@@ -45,19 +43,12 @@ class Meter:
         budget: what it may spend.
         objectives: name to direction.
         last: rung of the full evaluation, whose results make the front; of others, only failures
-            count towards the patience.
-        limits: constraints; a candidate that breaks one is not on the front.
+            count towards the patience. A further seed makes no front: one seed more is no candidate
+            more. Nor does a candidate that breaks a constraint.
     """
 
-    def __init__(
-        self,
-        budget: Budget,
-        objectives: Objectives,
-        last: int = 0,
-        limits: Sequence[Limit] = (),
-    ) -> None:
+    def __init__(self, budget: Budget, objectives: Objectives, last: int = 0) -> None:
         self._budget, self._objectives, self._last = budget, objectives, last
-        self._limits = limits
         self._started = time.monotonic()
         self._seconds = 0.0
         self._front: list[tuple[float, ...]] = []
@@ -68,13 +59,11 @@ class Meter:
         self._seconds += evaluation.seconds
         if self._budget.patience is None or self.spent:
             return
-        good = evaluation.status is Status.OK
-        self._in_vain += not good or evaluation.candidate.rung >= self._last
-        if not good or evaluation.candidate.rung != self._last:
+        good, candidate = evaluation.status is Status.OK, evaluation.candidate
+        self._in_vain += not good or candidate.rung >= self._last
+        if not good or candidate.rung != self._last or candidate.repeat or evaluation.violation:
             return
-        if broken(evaluation.metrics, self._limits):
-            return
-        mine = losses(evaluation, self._objectives)
+        mine = rank_key(evaluation, self._objectives)
         if any(other == mine or dominates(other, mine) for other in self._front):
             return
         self._front = [other for other in self._front if not dominates(mine, other)]

@@ -5,13 +5,11 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from evometa.errors import StudyError
-from evometa.records import Evaluation, Objectives, Status
 
-BAD = 1e30  # what objectives of a candidate that breaks a limit begin at
 FARTHEST = 1e6  # times a bound: farther is as bad
 _FORM = re.compile(r"\s*(\w+)\s*(<=|>=)\s*([-+]?[\d_]*\.?[\d_]*(?:[eE][-+]?\d+)?)\s*")
 
@@ -83,21 +81,16 @@ def broken(metrics: Mapping[str, float], limits: Sequence[Limit]) -> str:
     )
 
 
-def dominated(
-    evaluation: Evaluation, limits: Sequence[Limit], objectives: Objectives
-) -> Evaluation:
-    """Return an evaluation as a searcher should see it: by constraint-domination (Deb, 2000).
+def violation(metrics: Mapping[str, float], limits: Sequence[Limit]) -> float:
+    """Return by how much limits are broken, summed over them; 0 if none is."""
+    return sum((limit.violation(metrics) for limit in limits), 0.0)
 
-    Objectives of a candidate that breaks limits become worse than those of any that breaks none,
-    the more so the more it breaks them.
+
+def penalised(worst: float, violation: float) -> float:
+    """Return the loss of who breaks limits, where nothing but a loss is understood (Deb, 2000).
+
+    Args:
+        worst: loss of the worst of those that break none.
+        violation: above 0.
     """
-    if evaluation.status is not Status.OK or not limits:
-        return evaluation
-    beyond = sum(limit.violation(evaluation.metrics) for limit in limits)
-    if not beyond:
-        return evaluation
-    worse = {
-        name: (BAD * (1 + beyond)) * (1.0 if direction == "min" else -1.0)
-        for name, direction in objectives.items()
-    }
-    return replace(evaluation, metrics={**evaluation.metrics, **worse})
+    return max(worst + violation, math.nextafter(worst, math.inf))  # however large the losses are

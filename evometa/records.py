@@ -12,6 +12,12 @@ from typing import Any, TypeAlias
 Genome: TypeAlias = Any
 """Plain data: nested dict, list, str, int, float, bool or None. One point of a space."""
 
+Key: TypeAlias = tuple[int, int, int]
+"""Number, rung and repeat of a candidate: what names an evaluation."""
+
+BASELINE, EARLIER = "baseline", "earlier"
+"""Operators of known designs: those that a study names, and those of earlier runs."""
+
 
 class Status(StrEnum):
     """How an evaluation ended. Only `OK` carries metrics that may be ranked."""
@@ -34,28 +40,42 @@ class Candidate:
         genome: plain data, one point of the study's space.
         seed: seeds everything random in the candidate's evaluation.
         rung: fidelity level, from 0.
+        repeat: 0 for the candidate's own seed, 1, 2, ... for further ones.
         parents: ids of the candidates it was made from.
-        operator: what made it: `"seed:NAME"`, `"random"`, `"mutate"`, `"crossover"`, ...
+        operator: what made it: `BASELINE`, `EARLIER`, `"random"`, `"mutate"`, `"crossover"`, ...
         searcher: name of the searcher that proposed it.
+        name: a baseline's, or that of a design from an earlier run; empty for all others.
     """
 
     number: int
     genome: Genome
     seed: int
     rung: int = 0
+    repeat: int = 0
     parents: tuple[str, ...] = ()
     operator: str = ""
     searcher: str = ""
+    name: str = ""
 
     @property
     def id(self) -> str:
         """Short, sortable name, unique within a run: `c000042`."""
         return f"c{self.number:06d}"
 
+    @property
+    def key(self) -> Key:
+        """What names its evaluation."""
+        return self.number, self.rung, self.repeat
+
+    @property
+    def is_new(self) -> bool:
+        """Whether this is its first evaluation: at the lowest rung, with its own seed."""
+        return not self.rung and not self.repeat
+
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """The outcome of a candidate at a rung.
+    """The outcome of a candidate at a rung, with one seed.
 
     Attributes:
         candidate: what was evaluated.
@@ -63,6 +83,7 @@ class Evaluation:
         metrics: those of the task over the meta-validation episodes (`query_loss`, `accuracy`,
             ...), costs (`params`, `macs`, `adapt_seconds`, ...) and what the user measures. Empty
             unless known; finite where present.
+        violation: by how much constraints are broken, see `evometa.limits`; 0 if none is.
         scores: the task's first metric for each meta-validation episode, in episode order.
         steps: that metric after 0, 1, ... inner steps.
         interval: half-width of its 95 % interval over the episodes.
@@ -105,6 +126,7 @@ class Evaluation:
     copied_from: str = ""
     saved_seconds: float = 0.0
     further: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    violation: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -154,6 +176,11 @@ def derive_seed(*parts: int | str) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
+def repeat_seed(seed: int, repeat: int) -> int:
+    """Return what seeds a repeat, from a candidate's own seed."""
+    return derive_seed(seed, "again", repeat) if repeat else seed
+
+
 Objectives: TypeAlias = Mapping[str, str]
 """Metric name to direction, `"min"` or `"max"`; the first is the primary one."""
 
@@ -166,8 +193,19 @@ def losses(evaluation: Evaluation, objectives: Objectives) -> tuple[float, ...]:
     )
 
 
+def rank_key(evaluation: Evaluation, objectives: Objectives) -> tuple[float, ...]:
+    """Return `(violation, *losses)`, by which evaluations are compared. Only for `OK` ones."""
+    return evaluation.violation, *losses(evaluation, objectives)
+
+
 def dominates(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
-    """Return whether losses are nowhere worse than others, and somewhere better."""
+    """Return whether a `rank_key` dominates another, as constraints demand (Deb, 2000).
+
+    Who breaks constraints less is better; of those that break none, who is nowhere worse and
+    somewhere better.
+    """
+    if one[0] or other[0]:
+        return one[0] < other[0]
     return one != other and all(a <= b for a, b in zip(one, other, strict=True))
 
 

@@ -14,7 +14,7 @@ from typing import Literal, Protocol, TypeAlias
 from evometa.errors import StoreError, StudyError
 from evometa.execute.early_errors import EarlyErrors
 from evometa.execute.protocol import Executor
-from evometa.records import Candidate, Evaluation, Genome, Status, canonical_json, genome_hash
+from evometa.records import Candidate, Evaluation, Genome, Key, Status, canonical_json, genome_hash
 from evometa.search.protocol import Searcher
 
 POLL_SECONDS = 0.2
@@ -30,7 +30,7 @@ class Recorder(Protocol):
         """Keep an evaluation and its place in the order of telling."""
         ...
 
-    def recall(self, number: int, rung: int) -> Evaluation:
+    def recall(self, number: int, rung: int, repeat: int) -> Evaluation:
         """Return a kept evaluation."""
         ...
 
@@ -90,10 +90,6 @@ class Schedule:
             )
 
 
-Key: TypeAlias = tuple[int, int]
-"""Number and rung of a candidate: what names an evaluation."""
-
-
 class Search:
     """A search in progress.
 
@@ -122,7 +118,7 @@ class Search:
         self._schedule, self._identify = schedule, identify
         self._asked = self._told = self._recorded = 0
         self._places: dict[Key, int] = {}  # in the order of asking; of what has not been told
-        self._originals: dict[str, int] = {}  # genome and rung -> number of the first with it
+        self._originals: dict[str, int] = {}  # `_identity` -> number of the first with it
         self._pending: dict[Key, list[Candidate]] = {}  # submitted -> equal candidates waiting
         self._company: set[Key] = set()  # stored, and at most evaluated again beside others
         self._arrived: dict[int, Evaluation] = {}  # by place; recorded, not yet told
@@ -142,7 +138,7 @@ class Search:
         """
         known: dict[Key, Evaluation] = {}
         if self._schedule.order == "logical":
-            known = {_key(evaluation.candidate): evaluation for evaluation in stored}
+            known = {evaluation.candidate.key: evaluation for evaluation in stored}
         else:
             self._tell_again(stored)
         while True:
@@ -154,10 +150,10 @@ class Search:
                 self._tell(result)
                 continue
             for evaluation in self._executor.collect(POLL_SECONDS):
-                if _key(evaluation.candidate) in self._company:
+                if evaluation.candidate.key in self._company:
                     continue
                 self._record(evaluation)
-                for copy in self._pending.pop(_key(evaluation.candidate)):
+                for copy in self._pending.pop(evaluation.candidate.key):
                     self._record(_copied(evaluation, copy))
             self._observer.tick()
 
@@ -189,21 +185,21 @@ class Search:
             members = [candidate for candidate in batch if self._begin(candidate, known)]
             # A pack that was stored in part is evaluated as it was, so that its missing members
             # come out to the last bit as they would have.
-            if any(_key(candidate) in self._pending for candidate in members):
+            if any(candidate.key in self._pending for candidate in members):
                 self._executor.submit(members)
         return ""
 
     def _begin(self, candidate: Candidate, known: dict[Key, Evaluation]) -> bool:
         """Take a candidate on; return whether it is a member of its pack."""
-        self._places[_key(candidate)] = self._asked
+        self._places[candidate.key] = self._asked
         self._asked += 1
-        stored = known.pop(_key(candidate), None)
+        stored = known.pop(candidate.key, None)
         if stored is None:
             return self._is_new(candidate)
         self._found(candidate, stored)
         if stored.copied_from:
             return False
-        self._company.add(_key(candidate))
+        self._company.add(candidate.key)
         return True
 
     def _found(self, candidate: Candidate, stored: Evaluation) -> None:
@@ -215,7 +211,7 @@ class Search:
                 "study.json names"
             )
         self._originals.setdefault(self._identity(candidate), candidate.number)
-        self._arrived[self._places.pop(_key(candidate))] = stored
+        self._arrived[self._places.pop(candidate.key)] = stored
         self._recorded += 1
         self._observer.found(stored)
         self._early.found(stored)
@@ -224,18 +220,19 @@ class Search:
         """Return whether it must be evaluated; else take an equal one's result."""
         original = self._originals.setdefault(self._identity(candidate), candidate.number)
         if original == candidate.number:
-            self._pending[_key(candidate)] = []
+            self._pending[candidate.key] = []
             return True
-        waiting = self._pending.get((original, candidate.rung))
+        key = original, candidate.rung, candidate.repeat
+        waiting = self._pending.get(key)
         if waiting is not None:
             waiting.append(candidate)
         else:
-            self._record(_copied(self._recorder.recall(original, candidate.rung), candidate))
+            self._record(_copied(self._recorder.recall(*key), candidate))
         return False
 
     def _record(self, evaluation: Evaluation) -> None:
         evaluation = _finite(evaluation)
-        place = self._places.pop(_key(evaluation.candidate))
+        place = self._places.pop(evaluation.candidate.key)
         logical = self._schedule.order == "logical"
         self._recorder.append(evaluation, place if logical else self._recorded)
         self._recorded += 1
@@ -244,7 +241,7 @@ class Search:
         self._early.recorded(evaluation)
 
     def _identity(self, candidate: Candidate) -> str:
-        return f"{candidate.rung}:{self._identify(candidate.genome)}"
+        return f"{candidate.rung}/{candidate.repeat}:{self._identify(candidate.genome)}"
 
     def _next_result(self) -> Evaluation | None:
         if self._schedule.order == "logical":
@@ -253,17 +250,15 @@ class Search:
         return None if first is None else self._arrived.pop(first)
 
 
-def _key(candidate: Candidate) -> Key:
-    return candidate.number, candidate.rung
-
-
 def _finite(evaluation: Evaluation) -> Evaluation:
     """Name an `OK` evaluation whose metrics are not finite `DIVERGED`: no NaN is ever ranked."""
     odd = [name for name, value in evaluation.metrics.items() if not math.isfinite(value)]
     if evaluation.status is not Status.OK or not odd:
         return evaluation
     error = f"{odd[0]} is {evaluation.metrics[odd[0]]}"
-    return replace(evaluation, status=Status.DIVERGED, metrics={}, scores=(), error=error)
+    return replace(
+        evaluation, status=Status.DIVERGED, metrics={}, scores=(), violation=0.0, error=error
+    )
 
 
 def _copied(evaluation: Evaluation, candidate: Candidate) -> Evaluation:

@@ -128,21 +128,19 @@ def halving(rungs: int, factor: float = 3.0) -> tuple[Rung, ...]:
 
 @dataclass(frozen=True)
 class Level:
-    """What is done with a candidate at a rung.
+    """What is done with a candidate at a rung, whatever its seed.
 
     Attributes:
         iterations: meta-iterations that it has had afterwards.
         training: as declared; its `iterations` are those of the full length.
         task: what it is trained and scored on.
         steps: most inner steps; None for no limit.
-        seed: 0 for the candidate's own seed, 1, 2, ... for further ones.
     """
 
     iterations: int
     training: Training
     task: Task
     steps: int | None = None
-    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -207,7 +205,9 @@ class Study:
                 raise StudyError(
                     f"the direction of objective {name!r} must be 'min' or 'max', got {direction!r}"
                 )
-        for genome in self.baselines.values():
+        for name, genome in self.baselines.items():
+            if not name:
+                raise StudyError(f"a baseline must have a name, but this one has none: {genome!r}")
             self.space.validate(genome)
         if not isinstance(self.seeds, int) or self.seeds < 1:
             raise StudyError(f"`seeds >= 1` must hold, but got (seeds={self.seeds!r})")
@@ -261,7 +261,7 @@ class Study:
 
     @property
     def levels(self) -> tuple[Level, ...]:
-        """What is done at each rung, the full evaluation and its further seeds included."""
+        """What is done at each rung; the last is the full evaluation."""
         full = self.training
         levels = []
         for rung in self.rungs:
@@ -277,7 +277,7 @@ class Study:
                 validation=rung.validation or full.validation,
             )
             levels.append(Level(rung.length(full.iterations), training, task, rung.steps))
-        levels += [Level(full.iterations, full, self.task, seed=k) for k in range(self.seeds)]
+        levels.append(Level(full.iterations, full, self.task))
         lengths = [level.iterations for level in levels]
         if lengths != sorted(lengths):
             raise StudyError(

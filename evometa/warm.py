@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from evometa.records import (
     Status,
     canonical_json,
     dominates,
-    losses,
+    rank_key,
 )
 from evometa.report import full_rung, standing
 from evometa.store import RunDirectory, evaluations, read_table
@@ -72,20 +72,19 @@ def read_earlier(runs: Sequence[Path], study: Study, described: Mapping[str, Any
     for run in runs:
         kept = RunDirectory.read(run)
         fitting: list[Evaluation] = []
-        full = full_rung(kept) if "levels" in kept else 0
-        table = standing(read_table(run), full).drop_columns(["seeds"])
+        full = full_rung(kept)
+        table = standing(read_table(run)).drop_columns(["seeds"])
         for evaluation in evaluations(table):
             try:
                 study.space.validate(evaluation.candidate.genome)
             except GenomeError:
                 skipped += 1
             else:
-                fitting.append(evaluation)
+                fitting.append(replace(evaluation, violation=0.0))  # of its own run's constraints
         fitting = [each for each in fitting if not broken(each.metrics, study.limits)]
         best = _best_first(fitting, kept["objectives"])
         for evaluation in best[:SEEDS]:
-            name = f"earlier:{run}/{evaluation.candidate.id}"
-            seeds[name] = evaluation.candidate.genome
+            seeds[f"{run}/{evaluation.candidate.id}"] = evaluation.candidate.genome
         trained = bool(fitting) and min(each.candidate.rung for each in fitting) >= full
         if trained and all(kept.get(part) == now[part] for part in SAME):
             results += [
@@ -97,7 +96,7 @@ def read_earlier(runs: Sequence[Path], study: Study, described: Mapping[str, Any
 
 def _best_first(found: Sequence[Evaluation], objectives: Objectives) -> list[Evaluation]:
     """Return evaluations, those that nothing dominates first, then by the first objective."""
-    values = {canonical_json(each.candidate.genome): losses(each, objectives) for each in found}
+    values = {canonical_json(each.candidate.genome): rank_key(each, objectives) for each in found}
     front = {
         name
         for name, mine in values.items()

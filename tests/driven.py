@@ -141,10 +141,10 @@ def rows(run):
 
 
 def begun(run):
-    """When each stored evaluation began, by candidate and rung."""
+    """When each stored evaluation began, by candidate, rung and repeat."""
     if not (run / "evaluations").is_dir():
         return {}
-    table = read_table(run, ["number", "rung", "started_at"]).to_pylist()
-    found = {(row["number"], row["rung"]): row["started_at"] for row in table}
+    table = read_table(run, ["number", "rung", "repeat", "started_at"]).to_pylist()
+    found = {(row["number"], row["rung"], row["repeat"]): row["started_at"] for row in table}
     assert len(found) == len(table), "an evaluation is stored twice"
     return found

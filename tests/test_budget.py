@@ -3,20 +3,19 @@
 import pytest
 
 from evometa.budget import Budget, Meter
-from evometa.limits import parse_limit
 from evometa.records import Candidate, Evaluation, Status
 
 ONE = {"loss": "min"}
-LIMITS = (parse_limit("cost <= 10", ("loss", "cost")),)
 
 
-def told(meter, loss=0.0, rung=1, status=Status.OK, cost=1.0, seconds=1.0):
-    metrics = {"loss": loss, "cost": cost} if status is Status.OK else {}
-    meter.told(Evaluation(Candidate(0, {}, 0, rung), status, metrics, seconds=seconds))
+def told(meter, loss=0.0, rung=1, repeat=0, status=Status.OK, **changes):
+    metrics = {"loss": loss} if status is Status.OK else {}
+    candidate = Candidate(0, {}, 0, rung, repeat)
+    meter.told(Evaluation(candidate, status, metrics, **{"seconds": 1.0, **changes}))
 
 
 def patient(results, last=1):
-    meter = Meter(Budget(patience=results), ONE, last, LIMITS)
+    meter = Meter(Budget(patience=results), ONE, last)
     told(meter, 5.0, rung=last)
     return meter
 
@@ -26,8 +25,8 @@ def patient(results, last=1):
     [
         {"loss": 6.0},
         {"loss": 5.0},
-        {"loss": 1.0, "cost": 11.0},  # it is not allowed to be the best
-        {"loss": 1.0, "rung": 2},  # of one seed more: a mean of seeds is no new candidate
+        {"loss": 1.0, "violation": 0.1},  # it is not allowed to be the best
+        {"loss": 1.0, "repeat": 1},  # of one seed more: a mean of seeds is no new candidate
         {"status": Status.DIVERGED},
         {"status": Status.INVALID, "rung": 0},
     ],

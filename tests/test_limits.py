@@ -6,9 +6,8 @@ import math
 import pytest
 
 from evometa.errors import StudyError
-from evometa.limits import dominated, parse_limit
-from evometa.records import Candidate, Evaluation, Status
-from evometa.search.model import HUGE
+from evometa.limits import parse_limit, penalised, violation
+from evometa.records import Candidate, Evaluation, Status, dominates, rank_key
 
 METRICS = ("loss", "size")
 
@@ -25,28 +24,35 @@ def test_a_bound_must_be_finite():
         parse_limit("size <= 1e999", METRICS)
 
 
-def seen(text, loss, size, direction="min"):
-    evaluation = Evaluation(Candidate(0, {}, 0), Status.OK, {"loss": loss, "size": size})
-    limit = parse_limit(text, METRICS)
-    return dominated(evaluation, [limit], {"loss": direction}).metrics["loss"]
-
-
 @pytest.mark.parametrize("bound", ["0", "1e-200", "7", "1e200"])
 def test_the_farther_beyond_the_worse_and_never_infinite(bound):
+    limits = [parse_limit(f"size <= {bound}", METRICS)]
     sizes = [float(bound) * (1 + k) + k for k in (0, 1e-3, 1.0, 1e3, 1e300)]
-    losses = [seen(f"size <= {bound}", 0.0, size) for size in sizes if math.isfinite(size)]
-    assert all(map(math.isfinite, losses))
-    assert losses[0] == 0.0 and losses == sorted(losses)
-    assert losses[1] < losses[2] or bound == "1e-200"  # where both are as far as can be
+    broken = [violation({"size": size}, limits) for size in sizes if math.isfinite(size)]
+    assert all(map(math.isfinite, broken))
+    assert broken[0] == 0.0 and broken == sorted(broken)
+    assert broken[1] < broken[2] or bound == "1e-200"  # where both are as far as can be
+
+
+def key_of(loss, broken, direction="min"):
+    found = Evaluation(Candidate(0, {}, 0), Status.OK, {"loss": loss}, violation=broken)
+    return rank_key(found, {"loss": direction})
 
 
 @pytest.mark.parametrize("direction", ["min", "max"])
 def test_any_that_keeps_the_limits_is_better_than_any_that_does_not(direction):
-    sign = 1.0 if direction == "min" else -1.0
-    good = [sign * seen("size <= 7", sign * loss, 7.0, direction) for loss in (0.0, 1e9, 1e25)]
-    bad = [sign * seen("size <= 7", sign * loss, 7.1, direction) for loss in (-1e25, 0.0)]
-    assert all(one < other for one, other in itertools.product(good, bad))
+    good = [key_of(loss, 0.0, direction) for loss in (-1e300, 0.0, 1e31, 1e300)]
+    bad = [key_of(loss, broken, direction) for loss in (-1e300, 1e31) for broken in (1e-9, 1e6)]
+    for one, other in itertools.product(good, bad):
+        assert one < other and dominates(one, other) and not dominates(other, one)
 
 
-def test_the_model_of_the_search_sees_how_far_limits_are_broken():
-    assert seen("size <= 7", 0.0, 1e300) < HUGE  # where it clips
+def test_of_those_that_break_limits_the_one_that_breaks_them_less_is_better():
+    near, far = key_of(5.0, 0.1), key_of(1.0, 0.2)
+    assert dominates(near, far) and not dominates(far, near) and near < far
+    assert not dominates(near, key_of(1.0, 0.1))
+
+
+@pytest.mark.parametrize("worst", [-1e31, 0.0, 5.0, 1e31, 1e300])
+def test_a_penalty_is_above_every_allowed_loss(worst):
+    assert worst < penalised(worst, 1e-12) <= penalised(worst, 3.0) < math.inf

@@ -49,9 +49,8 @@ class Table:
             raise KeyboardInterrupt
         self.rows.append((told, evaluation))
 
-    def recall(self, number, rung):
-        key = (number, rung)
-        return next(e for _, e in self.rows if (e.candidate.number, e.candidate.rung) == key)
+    def recall(self, *key):
+        return next(e for _, e in self.rows if e.candidate.key == key)
 
     def in_order(self):
         return [evaluation for _, evaluation in sorted(self.rows, key=lambda row: row[0])]
@@ -72,10 +71,6 @@ class Nobody:
 
 def meter(**budget):
     return Meter(Budget(**budget), OBJECTIVES)
-
-
-def key_of(evaluation):
-    return evaluation.candidate.number, evaluation.candidate.rung
 
 
 def limited(name, n, seed=5, space=SPACE, **wishes):
@@ -276,38 +271,38 @@ def test_no_nan_is_ever_ranked():
     assert (second.status, third.status) == (Status.DIVERGED, Status.OK)
 
 
-RUNGS = (RungRole(), RungRole(), RungRole(), RungRole(race=True))
+RUNGS = {"levels": (RungRole(), RungRole(), RungRole()), "repeats": 1}
 
 
 @pytest.mark.parametrize("name", ["evolution", "hybrid"])
 @pytest.mark.parametrize("pack", [1, 4])
 def test_rungs_keep_the_laws(name, pack):
     """Any number of workers, any break: promotions are part of the order."""
-    whole = search(name, pack=pack, levels=RUNGS).in_order()
-    assert {e.candidate.rung for e in whole} == {0, 1, 2, 3}
+    whole = search(name, pack=pack, **RUNGS).in_order()
+    assert {e.candidate.key[1:] for e in whole} == {(0, 0), (1, 0), (2, 0), (2, 1)}
     assert len({e.candidate.number for e in whole}) == 80
-    assert search(name, slots=7, pack=pack, levels=RUNGS).in_order() == whole
+    assert search(name, slots=7, pack=pack, **RUNGS).in_order() == whole
     for stop in (5, 50, len(whole) - 1):
-        part = search(name, slots=3, stop_after=stop, pack=pack, levels=RUNGS)
-        assert search(name, slots=2, stored=part, pack=pack, levels=RUNGS).in_order() == whole
+        part = search(name, slots=3, stop_after=stop, pack=pack, **RUNGS)
+        assert search(name, slots=2, stored=part, pack=pack, **RUNGS).in_order() == whole
 
 
 def test_a_longer_budget_with_rungs_loses_nothing():
-    short = search(n=40, levels=RUNGS)
-    longer = search(n=80, levels=RUNGS, stored=short)
-    keys = [key_of(e) for _, e in longer.rows]
+    short = search(n=40, **RUNGS)
+    longer = search(n=80, **RUNGS, stored=short)
+    keys = [e.candidate.key for _, e in longer.rows]
     assert len(set(keys)) == len(keys)
-    assert {key_of(e) for _, e in short.rows} <= set(keys)
-    assert len({number for number, _ in keys}) == 80
+    assert {e.candidate.key for _, e in short.rows} <= set(keys)
+    assert len({number for number, *_ in keys}) == 80
 
 
 def test_arrival_order_with_rungs_goes_on_after_a_break():
-    part = search("hybrid", "arrival", 6, 60, levels=RUNGS)
-    rest = search("hybrid", "arrival", 6, stored=part, levels=RUNGS).rows
+    part = search("hybrid", "arrival", 6, 60, **RUNGS)
+    rest = search("hybrid", "arrival", 6, stored=part, **RUNGS).rows
     assert rest[:60] == part.rows
-    keys = [key_of(e) for _, e in rest]
+    keys = [e.candidate.key for _, e in rest]
     assert len(set(keys)) == len(keys)
-    assert len({number for number, _ in keys}) == 80
+    assert len({number for number, *_ in keys}) == 80
 
 
 @pytest.mark.parametrize(

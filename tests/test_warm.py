@@ -74,7 +74,8 @@ def test_the_best_come_first_and_the_others_are_learned_from(tmp_path):
     old = sorted(evaluations(read_table(first)), key=lambda e: e.metrics["query_loss"])
     new = list(evaluations(read_table(second)))
     assert [e.candidate.genome for e in new[:SEEDS]] == [e.candidate.genome for e in old[:SEEDS]]
-    assert new[0].candidate.operator == f"earlier:{first}/{old[0].candidate.id}"
+    assert new[0].candidate.operator == "earlier"
+    assert new[0].candidate.name == f"{first}/{old[0].candidate.id}"
     assert all(e.candidate.operator != "random" for e in new[SEEDS : SEEDS + 2])
 
 

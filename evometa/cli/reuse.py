@@ -53,9 +53,7 @@ def confirm(
             stored,
             wanted,
             Workers(executor, address, workers, gpus),
-            lambda total, executor: Trainings(
-                out, study.objectives, total, executor.counts, study.limits
-            ),
+            lambda total, executor: Trainings(out, study.objectives, total, executor.counts),
         )
     except KeyboardInterrupt:
         out.print(

@@ -117,7 +117,7 @@ def print_best(
     """Print the best candidates of runs beside their baselines, and what the rungs of one say."""
     from evometa.limits import stored_limits
     from evometa.metrics import scored_metric
-    from evometa.report import full_rung, print_rungs, print_top, rank, tied
+    from evometa.report import print_rungs, print_top, rank, tied
     from evometa.report.several import joined
     from evometa.store import RunDirectory, load, run_names
 
@@ -127,15 +127,13 @@ def print_best(
         study, table = joined(run_names(runs), studies, table)
     objectives, scored = study["objectives"], scored_metric(study)
     limits = stored_limits(study)
-    ranked = rank(
-        table, objectives, scored=scored, by=by, n=n, full=full_rung(study), limits=limits
-    )
+    ranked = rank(table, objectives, scored=scored, by=by, n=n, limits=limits)
     if as_json:
         print(json.dumps([row.as_dict() for row in ranked], indent=1))  # noqa: T201 - for pipes
         return
     print_top(out, ranked, objectives, scored=scored.name)
     name = by or next(iter(objectives))
-    if same := tied(table, name, full_rung(study)):
+    if same := tied(table, name):
         out.print(
             f"\n[yellow]All {same} candidates have the same {escape(name)}, so their order says "
             "nothing.[/] `evometa check` shows what the data was read as.",

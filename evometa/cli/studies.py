@@ -19,7 +19,6 @@ from evometa.cli.runs import print_best
 if TYPE_CHECKING:
     from evometa.execute import Executor
     from evometa.launch import Settings, Watch, Workers
-    from evometa.limits import Limit
     from evometa.observe import MakeObserver
     from evometa.store import Place
     from evometa.study_file import StudyFile
@@ -105,9 +104,7 @@ def resume(
     """Go on with a stopped or killed search, to the same table as without the break."""
     from evometa import launch
     from evometa.budget import Budget
-    from evometa.limits import stored_limits
     from evometa.observe import find_observer
-    from evometa.report import full_rung
     from evometa.store import RunDirectory
 
     budget = Budget(hours, device_seconds, patience)
@@ -117,7 +114,7 @@ def resume(
     out.print(
         escape(f"This runs the study file that {run} keeps, {kept['file']}."), highlight=False
     )
-    if candidates is not None and len(kept.get("levels", ())) > 1:
+    if candidates is not None and len(kept.get("levels", ())) + kept.get("seeds", 1) > 2:
         out.print(
             "With rungs or seeds, a larger total goes on from what is there; it does not end with "
             "the table of a search that had it from the beginning.",
@@ -127,7 +124,7 @@ def resume(
         launch.resume(
             run,
             launch.Workers(executor, address, workers, gpus, time_limit, logs),
-            _watch(kept["objectives"], stored_limits(kept), full_rung(kept)),
+            _watch(kept["objectives"]),
             candidates=candidates,
             budget=None if budget == Budget() else budget,
             data=None if data is None else launch.Data(data),
@@ -182,7 +179,7 @@ def _start(
         )
     study = file.study
     with _searching(run):
-        watch = _watch(study.objectives, study.limits, len(study.rungs))
+        watch = _watch(study.objectives)
         launch.start(file, run, settings, where, watch, earlier, observers)
 
 
@@ -209,12 +206,10 @@ def _logs(run: Place) -> str:
     return str((run / "logs").resolve())
 
 
-def _watch(
-    objectives: Mapping[str, str], limits: Sequence[Limit], full: int
-) -> Callable[[int, Executor], Watch]:
+def _watch(objectives: Mapping[str, str]) -> Callable[[int, Executor], Watch]:
     from evometa.report import Progress
 
-    return lambda total, executor: Progress(out, objectives, total, executor.counts, limits, full)
+    return lambda total, executor: Progress(out, objectives, total, executor.counts)
 
 
 def _finish(run: Place, took: float) -> None:

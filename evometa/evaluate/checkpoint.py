@@ -49,16 +49,11 @@ class Start:
 def stages_to(levels: Sequence[Level], rung: int) -> list[int]:
     """Return the rungs where a training on the way to a rung changes its task or its size.
 
-    Rungs that differ in their length alone are one stage. Further seeds go the same way.
+    Rungs that differ in their length alone are one stage.
     """
-    way = [r for r in range(rung + 1) if not levels[r].seed or r == rung]
-    kinds = [(levels[r].task, levels[r].training, levels[r].steps) for r in way]
+    kinds = [(level.task, level.training, level.steps) for level in levels[: rung + 1]]
     # a training must not look further ahead than its rung, so scores apart, validation is no change
-    return [
-        rung
-        for index, rung in enumerate(way)
-        if index + 1 == len(way) or not _alike(kinds[index], kinds[index + 1])
-    ]
+    return [r for r in range(rung + 1) if r == rung or not _alike(kinds[r], kinds[r + 1])]
 
 
 def _alike(one: tuple[Any, Training, Any], other: tuple[Any, Training, Any]) -> bool:
@@ -67,8 +62,8 @@ def _alike(one: tuple[Any, Training, Any], other: tuple[Any, Training, Any]) -> 
 
 
 def checkpoint_path(folder: Path, candidate: Candidate) -> Path:
-    """Return where a candidate's checkpoint is kept."""
-    return folder / f"{candidate.id}.safetensors"
+    """Return where a candidate's checkpoint is kept, for each seed."""
+    return folder / f"{candidate.id}-{candidate.repeat}.safetensors"
 
 
 def prune(folder: Path, most: int = MOST) -> None:

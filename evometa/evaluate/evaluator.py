@@ -36,8 +36,9 @@ from evometa.evaluate.scoring import Outcome, score, score_one_by_one
 from evometa.evaluate.settings import numerics
 from evometa.evaluate.training import Trained, Trainer
 from evometa.learner import Families, Learner, Meta, family_of
-from evometa.records import Candidate, Evaluation, Genome, Status, derive_seed
-from evometa.study import Level, Study
+from evometa.limits import violation
+from evometa.records import Candidate, Evaluation, Genome, Key, Status, derive_seed
+from evometa.study import Study
 from evometa.task.episodes import over, part_of
 from evometa.task.protocol import EpisodeBatch, sized, varies
 from evometa.user_code import copied, user_code
@@ -89,7 +90,7 @@ class Evaluator:
     def __call__(self, pack: Sequence[Candidate]) -> list[Evaluation]:
         """Evaluate the candidates of a pack; never raises for what a candidate does."""
         device = choose_device(self.device)
-        results: dict[str, Evaluation] = {}
+        results: dict[Key, Evaluation] = {}
         groups: dict[object, list[_Member]] = {}
         with user_code(), numerics(self.study.training, device), _one_thread(device):
             for candidate in pack:
@@ -99,13 +100,13 @@ class Evaluator:
                     member = self._admit(candidate, blank, device)
                 except Exception as error:
                     failed = _failed(blank, error)
-                    results[candidate.id] = replace(failed, seconds=time.perf_counter() - started)
+                    results[candidate.key] = replace(failed, seconds=time.perf_counter() - started)
                     continue
                 groups.setdefault(member.company, []).append(member)
             for members in groups.values():
                 for result in self._evaluate(members, device):
-                    results[result.candidate.id] = result
-        return [results[candidate.id] for candidate in pack]
+                    results[result.candidate.key] = result
+        return [results[candidate.key] for candidate in pack]
 
     def episodes(self, rung: int = -1, split: str = VALIDATION) -> list[EpisodeBatch]:
         """Draw the common episodes of a rung, by default of the last one: a batch of each shape."""
@@ -129,9 +130,9 @@ class Evaluator:
             if level.task is not study.task or level.training != study.training:
                 study = replace(study, task=level.task, training=level.training, rungs=())
             genome = _capped(candidate.genome, level.steps, study.all_families)
-            admissions.append(admit(study, genome, _seed(candidate, level), device, plans))
+            admissions.append(admit(study, genome, candidate.seed, device, plans))
         start = Start(candidate, 0, None)
-        if self.weights and not self.study.levels[candidate.rung].seed:
+        if self.weights:
             start = find_start(Path(self.weights), candidate)
         return _Member(blank, admissions, stages, start)
 
@@ -192,11 +193,8 @@ class Evaluator:
         ahead = [i for i, rung in enumerate(first.stages) if rung >= first.start.rung]
         for stage in ahead:
             level = self.study.levels[first.stages[stage]]
-            learners, metas, plan = _together(members, stage, level, self.study.all_families)
-            seeds = [
-                derive_seed(_seed(member.blank.candidate, level), "meta-train")
-                for member in members
-            ]
+            learners, metas, plan = _together(members, stage, self.study.all_families)
+            seeds = [derive_seed(member.blank.candidate.seed, "meta-train") for member in members]
             trainer = Trainer(
                 learners,
                 level.task,
@@ -221,12 +219,7 @@ class Evaluator:
     def _save(self, members: list[_Member], trainer: Trainer) -> None:
         """Keep what a promoted candidate will go on from."""
         levels, rung = self.study.levels, members[0].rung
-        if (
-            not self.weights
-            or levels[rung].seed
-            or not levels[rung].iterations
-            or rung + 1 >= len(levels) - self.study.seeds + 1
-        ):
+        if not self.weights or not levels[rung].iterations or rung + 1 == len(levels):
             return
         folder = Path(self.weights)
         for index, member in enumerate(members):
@@ -308,18 +301,19 @@ class Evaluator:
             metrics[f"later_{first}"] = worst(means[outcome.trained :])
         if self.study.training.norm == "transductive":
             metrics[f"one_by_one_{first}"] = metrics[first]  # unless there is batch norm
+        metrics |= {
+            "params": float(admission.cost.params),
+            "macs": float(admission.cost.macs),
+            "rule_size": float(admission.rule_size),
+            "adapt_seconds": outcome.adapt_seconds,
+            "adapt_bytes": float(outcome.adapt_bytes),
+            **extra,
+        }
         return replace(
             known,
             status=Status.OK,
-            metrics={
-                **metrics,
-                "params": float(admission.cost.params),
-                "macs": float(admission.cost.macs),
-                "rule_size": float(admission.rule_size),
-                "adapt_seconds": outcome.adapt_seconds,
-                "adapt_bytes": float(outcome.adapt_bytes),
-                **extra,
-            },
+            metrics=metrics,
+            violation=violation(metrics, self.study.limits),
             scores=tuple(metric.each(outcome.scores[first])),
             steps=tuple(means),
             curve=trained.curve,
@@ -388,14 +382,14 @@ class _Member:
         """What must be equal for candidates to be trained together."""
         admission = self.admission
         # what draws random numbers while training must not share them with neighbours
-        alone = self.blank.candidate.number if admission.random else None
+        alone = self.blank.candidate.key if admission.random else None
         # one compiled program for all is worth more than company with other updates
         kin = admission.signature if admission.plan.compile else admission.kin
         return kin, admission.plan, alone, self.rung, self.start.rung, self.start.iteration
 
 
 def _together(
-    members: Sequence[_Member], stage: int, level: Level, families: Families
+    members: Sequence[_Member], stage: int, families: Families
 ) -> tuple[list[Learner], list[Meta], Plan]:
     """Return learners of equal structure, what they begin with, and the plan that suits them."""
     admissions = [member.admissions[stage] for member in members]
@@ -407,14 +401,9 @@ def _together(
     mixing = family_of(genome["rule"], families).family.mixing
     assert mixing is not None  # else their kin were their structure
     mixed = list(mixing.together(learners))
-    seeds = [_seed(member.blank.candidate, level) for member in members]
+    seeds = [member.blank.candidate.seed for member in members]
     metas = [begin(own, seed) for own, seed in zip(mixed, seeds, strict=True)]
     return mixed, metas, replace(plan, compile=False, graph=False)
-
-
-def _seed(candidate: Candidate, level: Level) -> int:
-    """Return the candidate's own seed, or a further one of it."""
-    return derive_seed(candidate.seed, "again", level.seed) if level.seed else candidate.seed
 
 
 def _capped(genome: Genome, steps: int | None, families: Families) -> Genome:

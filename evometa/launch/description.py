@@ -13,7 +13,7 @@ from evometa.budget import Budget
 from evometa.errors import StoreError, StudyError
 from evometa.launch.preparation import adjusted, prepare
 from evometa.launch.settings import Data, Settings
-from evometa.store import Place, RunDirectory, make_schema, versions
+from evometa.store import VERSION, Place, RunDirectory, make_schema, versions
 from evometa.study import Level
 from evometa.study_file import Bundle, StudyFile, load_kept
 
@@ -22,7 +22,7 @@ def describe(file: StudyFile, settings: Settings) -> dict[str, Any]:
     """Return the study as plain data, as study.json keeps it."""
     study = file.study
     return {
-        "schema": 2,
+        "schema": VERSION,
         "file": str(file.path.resolve()),
         "file_sha256": file.sha256,
         "files": file.bundle().describe(),
@@ -36,6 +36,7 @@ def describe(file: StudyFile, settings: Settings) -> dict[str, Any]:
         "training": asdict(study.training),
         "constraints": [str(limit) for limit in study.limits],
         "levels": [_described(level) for level in study.levels],
+        "seeds": study.seeds,
         "settings": asdict(settings),
         "versions": versions(),
     }
@@ -101,7 +102,16 @@ def stored_study(
 
 def check_same(kept: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """Raise `StudyError` naming what differs between two studies as plain data."""
-    wanted = ("file_sha256", "space", "task", "objectives", "baselines", "training", "levels")
+    wanted = [
+        "file_sha256",
+        "space",
+        "task",
+        "objectives",
+        "baselines",
+        "training",
+        "levels",
+        "seeds",
+    ]
     now = json.loads(json.dumps(now))
     parts = [part for part in wanted if part in kept]  # older runs have fewer
     different = [
@@ -137,5 +147,4 @@ def _described(level: Level) -> dict[str, Any]:
         "validation": level.training.validation,
         "steps": level.steps,
         "task": level.task.describe(),
-        "seed": level.seed,
     }

@@ -127,7 +127,7 @@ def _search(
 ) -> pa.Table:
     study = file.study
     schedule = Schedule(settings.window, settings.order, settings.pack)
-    meter = Meter(settings.budget, study.objectives, len(study.rungs), study.limits)
+    meter = Meter(settings.budget, study.objectives, len(study.rungs))
     stored = list(evaluations(read_table(directory.path)))
     with (
         Writer(directory, schema_of(file), gene_value) as writer,
@@ -157,9 +157,10 @@ def _searcher(file: StudyFile, settings: Settings, earlier: Earlier) -> Searcher
     study = file.study
     wishes = Wishes(
         settings.candidates,
-        {**study.baselines, **earlier.seeds},
-        [RungRole(look_ahead=not level.iterations, race=level.seed > 0) for level in study.levels],
-        study.limits,
+        study.baselines,
+        earlier.seeds,
+        [RungRole(look_ahead=not level.iterations) for level in study.levels],
+        study.seeds - 1,
         earlier.evaluations(len(study.rungs)),
         scored=study.scored == next(iter(study.objectives)),
     )

@@ -23,7 +23,7 @@ from scipy.special import stdtrit
 
 from evometa.metrics import scored_metric
 from evometa.records import Genome, Status
-from evometa.report.ranking import SEED
+from evometa.report.ranking import baseline_name
 
 Scores: TypeAlias = npt.NDArray[np.float64]
 """One metric, shape `(seeds, episodes)`."""
@@ -187,8 +187,7 @@ def _matrix(rows: Sequence[dict[str, Any]], column: str) -> Scores:
 
 
 def _name(row: Mapping[str, Any]) -> str:
-    operator: str = row["operator"]
-    return printable(operator.removeprefix(SEED)) if operator.startswith(SEED) else ""
+    return printable(baseline_name(row))
 
 
 def printable(text: str) -> str:

@@ -23,7 +23,7 @@ from evometa.metrics import scored_metric
 from evometa.records import Objectives, Status
 from evometa.report.optuna_study import study_of
 from evometa.report.ranking import rank
-from evometa.report.standing import full_rung, outcomes
+from evometa.report.standing import outcomes
 
 BATCH = 1024
 CURVES = 10  # of the best candidates
@@ -56,7 +56,7 @@ def write(kind: str, file: Path, name: str, study: Mapping[str, Any], table: pa.
 def to_optuna(file: Path, name: str, study: Mapping[str, Any], table: pa.Table) -> None:
     """Write a journal file with one study, as `optuna-dashboard FILE` opens it."""
     logs = _Logs()
-    rows = outcomes(_filled(table, study), full_rung(study))
+    rows = outcomes(_filled(table, study))
     study_of(name, rows, study["objectives"], storage=JournalStorage(logs))
     JournalFileBackend(str(file)).append_logs(logs.kept)
 
@@ -68,7 +68,7 @@ def to_tensorboard(file: Path, name: str, study: Mapping[str, Any], table: pa.Ta
     curves the meta-iteration.
     """
     objectives: Objectives = study["objectives"]
-    ok = outcomes(_filled(table, study), full_rung(study))
+    ok = outcomes(_filled(table, study))
     ok = ok.filter(pc.equal(pc.cast(ok["status"], pa.string()), Status.OK.value))
     steps = ok["number"].to_pylist()
     times = (pc.cast(ok["started_at"], pa.int64()).to_numpy() / 1e6).tolist()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -12,7 +12,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bar
 from rich.text import Text
 
-from evometa.limits import Limit, broken
 from evometa.records import Counts, Evaluation, Objectives, Status, losses, mean_interval
 
 PLAIN_SECONDS = 10.0  # between lines where the output is not a terminal
@@ -21,16 +20,14 @@ PLAIN_SECONDS = 10.0  # between lines where the output is not a terminal
 class Progress:
     """Shows what is done, rate, time left, best so far, failures by name, and the workers.
 
-    On a terminal a few live lines; elsewhere a plain line every ten seconds.
+    On a terminal a few live lines; elsewhere a plain line every ten seconds. Neither who breaks a
+    constraint nor a further seed is ever the best.
 
     Args:
         console: where to print.
         objectives: the study's; the first is shown.
         total: candidates in all.
         counts: returns the state of the workers.
-        limits: constraints; who breaks one is never the best.
-        full: rung of the full evaluation; those above are further seeds, and one seed more does not
-            make a best.
     """
 
     def __init__(
@@ -39,12 +36,9 @@ class Progress:
         objectives: Objectives,
         total: int,
         counts: Callable[[], Counts],
-        limits: Sequence[Limit] = (),
-        full: int | None = None,
     ) -> None:
         self._console, self._objectives, self._total = console, objectives, total
-        self._look, self._limits, self._full = counts, limits, full
-        self._counts = counts()
+        self._look, self._counts = counts, counts()
         self._done = self._fresh = self._again = 0
         self._device_seconds = 0.0
         self._best: Evaluation | None = None
@@ -77,23 +71,23 @@ class Progress:
 
     def found(self, evaluation: Evaluation) -> None:
         """Count an evaluation of an earlier session, which says nothing about the rate."""
-        if evaluation.candidate.rung:
-            self._again += 1
-        else:
+        if evaluation.candidate.is_new:
             self._done += 1
+        else:
+            self._again += 1
         self._device_seconds += evaluation.seconds
         if evaluation.status is not Status.OK:
             self._failures[evaluation.status.value] += 1
-        elif broken(evaluation.metrics, self._limits):
+        elif evaluation.violation:
             self._infeasible = True
-        elif self._full is not None and evaluation.candidate.rung > self._full:
+        elif evaluation.candidate.repeat:
             pass
         elif self._best is None or self._place(evaluation) < self._place(self._best):
             self._best = evaluation
 
     def recorded(self, evaluation: Evaluation) -> None:
         """Count a new evaluation."""
-        self._fresh += not evaluation.candidate.rung
+        self._fresh += evaluation.candidate.is_new
         self.found(evaluation)
 
     def tick(self) -> None:

@@ -13,12 +13,11 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from evometa.errors import EvometaError
-from evometa.limits import Limit
+from evometa.limits import Limit, violation
 from evometa.metrics import Scored
-from evometa.records import Genome, Objectives, Status, dominates, mean_interval
+from evometa.records import BASELINE, Genome, Objectives, Status, dominates, mean_interval
 from evometa.report.standing import standing
 
-SEED = "seed:"
 EPISODES = "episodes"  # a column that tables of several runs have
 
 
@@ -69,7 +68,6 @@ def rank(
     scored: Scored,
     by: str | None = None,
     n: int = 10,
-    full: int = 0,
     limits: Sequence[Limit] = (),
 ) -> list[Ranked]:
     """Rank the candidates of a run; baselines follow where they are not among the best.
@@ -83,7 +81,6 @@ def rank(
         scored: the metric that the column `scores` holds for each episode.
         by: the objective to rank by; default the primary one. Ties go to the earlier candidate.
         n: how many to return, baselines not counted.
-        full: rung of the full evaluation.
         limits: the study's constraints.
 
     Raises:
@@ -92,15 +89,15 @@ def rank(
     by = by or next(iter(objectives))
     if by not in objectives:
         raise EvometaError(f"`by` must be one of {', '.join(objectives)}, got {by!r}")
-    table = standing(table, full)
+    table = standing(table)
     if not len(table):
         return []
     losses = losses_of(table, objectives)
     beyond = _beyond(table, limits)
     first_by = losses[:, list(objectives).index(by)]
     order = np.lexsort((table["number"].to_numpy(), first_by, beyond))
-    operators = table["operator"].cast(pa.string()).to_pylist()
-    baselines = [row for row in order if operators[row].startswith(SEED)]
+    known = is_baseline(table)
+    baselines = [row for row in order if known[row]]
     best = order[:n].tolist()
     shown = best + [row for row in baselines if row not in best]
     first = min(baselines, key=lambda row: table["number"][row].as_py(), default=None)
@@ -138,7 +135,17 @@ def _beyond(table: pa.Table, limits: Sequence[Limit]) -> npt.NDArray[np.float64]
     names = {limit.metric for limit in limits}
     columns = {name: table[name].to_numpy() for name in names}
     rows = [{name: column[i] for name, column in columns.items()} for i in range(len(table))]
-    return np.array([sum(limit.violation(row) for limit in limits) for row in rows], dtype=float)
+    return np.array([violation(row, limits) for row in rows], dtype=float)
+
+
+def is_baseline(table: pa.Table) -> npt.NDArray[np.bool_]:
+    """Mark the rows of baselines."""
+    return np.array([word == BASELINE for word in table["operator"].to_pylist()], dtype=bool)
+
+
+def baseline_name(row: Mapping[str, Any]) -> str:
+    """Return the name of a baseline's row; empty for others."""
+    return str(row["name"]) if row["operator"] == BASELINE else ""
 
 
 def front(losses: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
@@ -152,7 +159,7 @@ def lineage(table: pa.Table, candidate_id: str) -> list[dict[str, Any]]:
 
     Where a candidate has two parents, the line follows the first.
     """
-    columns = ["candidate_id", "parents", "operator", "status", "genome", "told"]
+    columns = ["candidate_id", "parents", "operator", "name", "status", "genome", "told"]
     rows = table.select(columns)
     where = {name: index for index, name in enumerate(rows["candidate_id"].to_pylist())}
     line: list[dict[str, Any]] = []
@@ -167,14 +174,15 @@ def lineage(table: pa.Table, candidate_id: str) -> list[dict[str, Any]]:
 
 def operator_counts(table: pa.Table, objectives: Objectives) -> dict[str, tuple[int, int]]:
     """Return for each operator how many children it made, and how many dominate their parent."""
-    columns = ["candidate_id", "rung", "operator", "parents", "status", "searcher", *objectives]
-    rows = table.select(columns).to_pylist()
+    columns = ["candidate_id", "rung", "repeat", "operator", "parents", "status", "searcher"]
+    rows = table.select([*columns, "violation", *objectives]).to_pylist()
     if rows and rows[0]["searcher"] == "evolution":  # which ranks by the first one alone
         objectives = dict([next(iter(objectives.items()))])
     signs = [1.0 if direction == "min" else -1.0 for direction in objectives.values()]
-    losses = {
-        (row["candidate_id"], row["rung"]): tuple(
-            s * row[name] for s, name in zip(signs, objectives, strict=True)
+    keys = {
+        (row["candidate_id"], row["rung"], row["repeat"]): (
+            row["violation"],
+            *(s * row[name] for s, name in zip(signs, objectives, strict=True)),
         )
         for row in rows
         if row["status"] == Status.OK
@@ -183,9 +191,9 @@ def operator_counts(table: pa.Table, objectives: Objectives) -> dict[str, tuple[
     for row in rows:
         if not row["parents"]:
             continue
-        mine = losses.get((row["candidate_id"], row["rung"]))
-        theirs = losses.get((row["parents"][0], row["rung"]))
-        if row["rung"] and theirs is None:
+        mine = keys.get((row["candidate_id"], row["rung"], row["repeat"]))
+        theirs = keys.get((row["parents"][0], row["rung"], row["repeat"]))
+        if (row["rung"] or row["repeat"]) and theirs is None:
             continue  # there is nothing to compare with at this rung
         better = mine is not None and theirs is not None and dominates(mine, theirs)
         uses, wins = counts.get(row["operator"], (0, 0))
@@ -217,11 +225,10 @@ def _ranked(
     improvement, half = None, 0.0
     if reference is not None and len(reference) == len(scores):  # else of another rung
         improvement, half = gain(scores, reference, scored.direction)
-    operator: str = value["operator"]
     return Ranked(
         rank=place,
         id=value["candidate_id"],
-        name=operator.removeprefix(SEED) if operator.startswith(SEED) else "",
+        name=baseline_name(value),
         values={name: value[name] for name in objectives},
         interval=mean_interval(scores)[1] if scored.is_mean else value["interval"],
         gain=improvement,

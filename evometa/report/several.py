@@ -39,11 +39,11 @@ def joined(
                     f"{first[key]} and {name} has {study[key]}"
                 )
     parts = []
-    tops = [_full(study) for study in studies]
+    tops = [full_rung(study) for study in studies]
     start, full = 0, max(tops)
     for name, study in zip(runs, studies, strict=True):
         part = table.filter(pc.equal(table["run"], name))
-        part = _renamed(part, name, start, full - _full(study))
+        part = _renamed(part, name, start, full - full_rung(study))
         part = part.append_column(EPISODES, pa.repeat(pa.scalar(_episodes(study)), len(part)))
         start += 1 + (pc.max(part["number"]).as_py() or 0)
         parts.append(part)
@@ -51,11 +51,6 @@ def joined(
     levels = studies[tops.index(full)].get("levels")
     study = {**first, "constraints": list(dict.fromkeys(limits))}
     return ({**study, "levels": levels} if levels else study), pa.concat_tables(parts)
-
-
-def _full(study: Mapping[str, Any]) -> int:
-    """Return the rung of the full evaluation; older runs have that one alone."""
-    return full_rung(study) if "levels" in study else 0
 
 
 def _renamed(part: pa.Table, run: str, start: int, up: int) -> pa.Table:

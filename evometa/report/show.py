@@ -73,24 +73,27 @@ def print_rungs(
     console: Console, table: pa.Table, objectives: Objectives, levels: Sequence[Mapping[str, Any]]
 ) -> None:
     """Print what was done at each rung, and how well it predicts the next one."""
-    if len(levels) < 2 or not len(table):
+    repeats = pc.max(table["repeat"]).as_py() or 0
+    if len(levels) + repeats < 2 or not len(table):
         return
-    rungs = Counter(table["rung"].to_pylist())
-    seconds = table.group_by("rung").aggregate([("seconds", "sum")]).to_pylist()
-    spent = {row["rung"]: row["seconds_sum"] for row in seconds}
+    sums = table.group_by(["rung", "repeat"]).aggregate([("seconds", "sum"), ("seconds", "count")])
+    spent = {(row["rung"], row["repeat"]): row for row in sums.to_pylist()}
     found = {agreement.rung: agreement for agreement in agreements(table, objectives)}
     lines = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("rung", "iterations", "candidates", "seconds", "predicts the next (tau)"):
         lines.add_column(name, justify="right")
-    for rung, level in enumerate(levels):
-        length = f"{level['iterations']}" + (f", seed {level['seed']}" if level["seed"] else "")
-        tau = found.get(rung)
+    last = len(levels) - 1
+    stages = [(rung, 0) for rung in range(last)] + [(last, k) for k in range(repeats + 1)]
+    for rung, repeat in stages:
+        length = f"{levels[rung]['iterations']}" + (f", seed {repeat}" if repeat else "")
+        tau = None if repeat else found.get(rung)
         known = f"{tau.tau:.2f} of {tau.pairs}" if tau and tau.pairs > 2 else ""
-        count = str(rungs.get(rung, 0))
-        lines.add_row(str(rung), length, count, f"{spent.get(rung, 0.0):.1f}", known)
+        row = spent.get((rung, repeat), {"seconds_count": 0, "seconds_sum": 0.0})
+        spent_text = f"{row['seconds_sum']:.1f}"
+        lines.add_row(str(rung), length, str(row["seconds_count"]), spent_text, known)
     console.print(lines)
     for agreement in found.values():
-        if agreement.warning and not levels[agreement.rung + 1]["seed"]:
+        if agreement.warning:
             console.print(f"warning: {agreement.warning}", style="yellow", highlight=False)
     console.print()
 
@@ -160,7 +163,7 @@ def print_candidate(
         EvometaError: if the run has no such candidate.
     """
     row = find(table, candidate_id)
-    console.print(f"[bold]{row['candidate_id']}[/]  {row['status']}  {escape(row['operator'])}")
+    console.print(f"[bold]{row['candidate_id']}[/]  {row['status']}  {escape(made_by(row))}")
     if row["error"]:
         console.print(escape(row["error"]), style="red", highlight=False)
     console.print("\n[bold]genome[/]")
@@ -177,6 +180,11 @@ def print_candidate(
         changes = ", ".join(differences(parent["genome"], child)) or "nothing changed"
         console.print(f"  from {parent['candidate_id']}: {escape(changes)}", highlight=False)
         child = parent["genome"]
+
+
+def made_by(row: Mapping[str, Any]) -> str:
+    """Say what made a candidate; of a known design, which one it is."""
+    return f"{row['operator']} {row['name']}".strip()
 
 
 def differences(parent: Genome, child: Genome, path: str = "") -> list[str]:

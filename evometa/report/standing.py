@@ -13,28 +13,21 @@ import pyarrow.compute as pc
 from evometa.agreement import Agreement, agree
 from evometa.records import Objectives, Status
 
-UNKNOWN = 2**31  # the highest rung there is
 TIED = 1e-7  # relative difference of values that are equal but for rounding
 
 
 def full_rung(study: Mapping[str, Any]) -> int:
-    """Return the rung of the full evaluation, from study.json; rungs above it are more seeds."""
-    if "levels" not in study:
-        return UNKNOWN
-    return sum(not level["seed"] for level in study["levels"]) - 1
+    """Return the rung of the full evaluation, from study.json; older runs have that one alone."""
+    return max(0, len(study.get("levels", ())) - 1)
 
 
-def outcomes(table: pa.Table, full: int) -> pa.Table:
+def outcomes(table: pa.Table) -> pa.Table:
     """Return one row a candidate of any status, that of its highest rung, in the table's order.
 
     Metrics and scores are means over seeds; the column `seeds` says over how many. A candidate that
     failed with one of its seeds has failed.
-
-    Args:
-        table: a run's table.
-        full: rung of the full evaluation.
     """
-    rungs = np.minimum(table["rung"].to_numpy().astype(np.int64), full)
+    rungs = table["rung"].to_numpy()
     _, group = np.unique(table["number"].to_numpy(), return_inverse=True)
     highest = np.zeros(group.max(initial=-1) + 1, np.int64)
     np.maximum.at(highest, group, rungs)
@@ -49,22 +42,17 @@ def outcomes(table: pa.Table, full: int) -> pa.Table:
     return together if (counts == 1).all() else _with_means(table, together, group, group[chosen])
 
 
-def standing(table: pa.Table, full: int) -> pa.Table:
-    """Return the successful candidates at the full rung, or at the highest that any has reached.
-
-    Args:
-        table: a run's table.
-        full: rung of the full evaluation.
-    """
-    table = outcomes(table, full)
+def standing(table: pa.Table) -> pa.Table:
+    """Return the successful candidates at the full rung, or at the highest that any has reached."""
+    table = outcomes(table)
     ok = pc.equal(pc.cast(table["status"], pa.string()), Status.OK.value)
     table = table.filter(pc.and_(ok, pc.equal(table["copied_from"], "")))
     return table.filter(pc.equal(table["rung"], pc.max(table["rung"])))
 
 
-def tied(table: pa.Table, name: str, full: int) -> int:
+def tied(table: pa.Table, name: str) -> int:
     """Return how many candidates share one value of a metric, if all do to rounding; else 0."""
-    values = standing(table, full)[name].to_numpy()
+    values = standing(table)[name].to_numpy()
     alike = len(values) > 1 and np.ptp(values) <= TIED * np.abs(values).max()
     return len(values) if alike else 0
 
@@ -89,9 +77,9 @@ def _with_means(
 
 
 def agreements(table: pa.Table, objectives: Objectives) -> list[Agreement]:
-    """Return how well each rung predicts the next, by the first objective."""
-    status = pc.cast(table["status"], pa.string())
-    table = table.filter(pc.equal(status, Status.OK.value))
+    """Return how well each rung predicts the next, by the first objective, with one seed."""
+    ok = pc.equal(pc.cast(table["status"], pa.string()), Status.OK.value)
+    table = table.filter(pc.and_(ok, pc.equal(table["repeat"], 0)))
     if not len(table):
         return []
     name, direction = next(iter(objectives.items()))

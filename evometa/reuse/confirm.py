@@ -15,7 +15,7 @@ from evometa.evaluate import Evaluator
 from evometa.execute import Executor
 from evometa.launch import Watch, Workers, make_executor
 from evometa.metrics import scored_metric
-from evometa.records import Candidate, Evaluation, Genome, Status, derive_seed
+from evometa.records import BASELINE, Candidate, Evaluation, Genome, Status, derive_seed
 from evometa.report import rank
 from evometa.report.standing import standing
 from evometa.reuse.stored import StoredRun
@@ -30,7 +30,6 @@ from evometa.store import (
 )
 from evometa.study import Study
 
-REPEATS = 1000  # most new seeds of a candidate
 FOLDER = "confirmed"
 POLL_SECONDS = 0.2
 FINAL = (Status.OK, Status.DIVERGED, Status.INVALID)
@@ -57,26 +56,10 @@ class Confirmation:
     again: bool = False
 
     def __post_init__(self) -> None:
-        for name, most in (("top", None), ("seeds", REPEATS), ("episodes", None)):
+        for name in ("top", "seeds", "episodes"):
             value = getattr(self, name)
-            if value < 1 or (most is not None and value > most):
+            if value < 1:
                 raise StudyError(f"`{name} >= 1` must hold, but got ({name}={value!r})")
-
-
-@dataclass(frozen=True)
-class _Training:
-    """A new training, as a candidate with a number of its own."""
-
-    original: Candidate
-    repeat: int
-    rung: int
-    search_scores: Sequence[float]
-
-    @property
-    def candidate(self) -> Candidate:
-        number = self.original.number * REPEATS + self.repeat
-        seed = derive_seed(self.original.seed, "confirm", self.repeat)
-        return replace(self.original, number=number, seed=seed, rung=self.rung)
 
 
 def confirm(
@@ -102,7 +85,7 @@ def confirm(
         StoreError: if another confirmation runs, or an earlier one had other numbers.
         EvometaError: if there is nothing to confirm.
     """
-    study = run.full
+    study = run.file.study
     if wanted.iterations is not None:
         study = study.with_training(iterations=wanted.iterations)
     chosen = _chosen(run, wanted)
@@ -113,21 +96,31 @@ def confirm(
             _forget(run.place)
         rows = _kept(run, wanted, study.training.iterations)
         behind = {(row["number"], row["repeat"]) for row in rows}
-        trainings = {
-            (each := _Training(candidate, repeat, len(study.rungs), scores)).candidate.number: each
-            for candidate, scores in chosen
-            for repeat in range(wanted.seeds)
-            if (candidate.number, repeat) not in behind
-        }
-        if trainings:
+        packs = [
+            [
+                _repeated(candidate, len(study.rungs), repeat)
+                for repeat in range(wanted.seeds)
+                if (candidate.number, repeat) not in behind
+            ]
+            for candidate, _ in chosen
+        ]
+        scores = {candidate.number: found for candidate, found in chosen}
+        total = sum(map(len, packs))
+        if total:
             executor = make_executor(_evaluator(run, study, wanted), workers, run.file)
             stack.callback(executor.close)
-            observer = stack.enter_context(watch(len(trainings), executor))
-            for evaluation in _results(executor, list(trainings.values()), observer):
-                training = trainings[evaluation.candidate.number]
-                rows.append(_row(run, evaluation, training, study.training.iterations))
+            observer = stack.enter_context(watch(total, executor))
+            for evaluation in _results(executor, [pack for pack in packs if pack], observer):
+                candidate = evaluation.candidate
+                row = confirmed_row(
+                    evaluation,
+                    run.kept["metrics"],
+                    iterations=study.training.iterations,
+                    search_scores=scores[candidate.number],
+                )
+                rows.append(row)
                 write_confirmed(run.place, run.kept, rows)
-                shown = replace(training.original, rung=0)
+                shown = replace(candidate, rung=0, repeat=0)  # each is one of the total
                 observer.recorded(replace(evaluation, candidate=shown))
         return write_confirmed(run.place, run.kept, rows)
 
@@ -143,12 +136,12 @@ def _evaluator(run: StoredRun, study: Study, wanted: Confirmation) -> Evaluator:
 
 
 def _results(
-    executor: Executor, trainings: Sequence[_Training], observer: Watch
+    executor: Executor, packs: Sequence[Sequence[Candidate]], observer: Watch
 ) -> Iterator[Evaluation]:
-    """Yield the evaluation of each training as it comes."""
-    for pack in _packs(trainings):
+    """Yield the evaluation of each training as it comes; the seeds of a candidate are a pack."""
+    for pack in packs:
         executor.submit(pack)
-    left = len(trainings)
+    left = sum(map(len, packs))
     while left:
         found = executor.collect(POLL_SECONDS)
         left -= len(found)
@@ -164,7 +157,6 @@ def _chosen(run: StoredRun, wanted: Confirmation) -> list[tuple[Candidate, Seque
         study.objectives,
         scored=scored_metric(run.kept),
         n=len(run.table),
-        full=len(study.rungs),
         limits=study.limits,
     )
     best = [row.id for row in ranked if row.feasible and not row.name][: wanted.top]
@@ -176,20 +168,27 @@ def _chosen(run: StoredRun, wanted: Confirmation) -> list[tuple[Candidate, Seque
             + "besides the baselines"
         )
     ids += [row.id for row in ranked if row.name and row.id not in ids]
-    table = standing(run.table, len(study.rungs))
+    table = standing(run.table)
     scores = dict(zip(table["candidate_id"].to_pylist(), table["scores"].to_pylist(), strict=True))
     chosen = [(run.evaluation(id_).candidate, scores.get(id_, ())) for id_ in ids]
-    known = {candidate.operator for candidate, _ in chosen}
+    known = {candidate.name for candidate, _ in chosen if candidate.operator == BASELINE}
     return chosen + [
         (_baseline(place, name, genome, run.settings.seed), ())
         for place, (name, genome) in enumerate(study.baselines.items())
-        if f"seed:{name}" not in known
+        if name not in known
     ]
 
 
 def _baseline(place: int, name: str, genome: Genome, seed: int) -> Candidate:
     """Return a baseline that the search has no result of; baselines are its first candidates."""
-    return Candidate(place, genome, derive_seed(seed, "baseline", name), operator=f"seed:{name}")
+    own = derive_seed(seed, "baseline", name)
+    return Candidate(place, genome, own, operator=BASELINE, name=name)
+
+
+def _repeated(candidate: Candidate, rung: int, repeat: int) -> Candidate:
+    """Return a candidate with a seed that its search has not seen."""
+    seed = derive_seed(candidate.seed, "confirm", repeat)
+    return replace(candidate, rung=rung, repeat=repeat, seed=seed)
 
 
 def _held(folder: Path) -> Lock:
@@ -226,24 +225,3 @@ def _kept(run: StoredRun, wanted: Confirmation, iterations: int) -> list[dict[st
                 "give --again to forget it"
             )
     return rows
-
-
-def _packs(trainings: Sequence[_Training]) -> list[list[Candidate]]:
-    """Return the seeds of each candidate as a pack."""
-    packs: dict[int, list[Candidate]] = {}
-    for training in trainings:
-        packs.setdefault(training.original.number, []).append(training.candidate)
-    return list(packs.values())
-
-
-def _row(
-    run: StoredRun, evaluation: Evaluation, training: _Training, iterations: int
-) -> dict[str, Any]:
-    named = replace(training.original, seed=evaluation.candidate.seed, rung=training.rung)
-    return confirmed_row(
-        replace(evaluation, candidate=named),
-        run.kept["metrics"],
-        repeat=training.repeat,
-        iterations=iterations,
-        search_scores=training.search_scores,
-    )

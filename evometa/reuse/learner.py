@@ -24,7 +24,7 @@ from evometa.evaluate.evaluator import choose_device
 from evometa.evaluate.training import meta_of
 from evometa.learner import Learner, Meta, predictor, unmapped
 from evometa.records import Candidate, Evaluation, Status
-from evometa.reuse.confirm import FOLDER, REPEATS
+from evometa.reuse.confirm import FOLDER
 from evometa.reuse.example import Example
 from evometa.reuse.stored import StoredRun, read_run
 from evometa.store import Place, place, read_confirmed
@@ -357,11 +357,11 @@ def trained(
         EvometaError: if it cannot be trained.
     """
     stored_evaluation = stored.evaluation(candidate_id)
-    candidate = replace(stored_evaluation.candidate, rung=len(stored.full.rungs))
+    candidate = replace(stored_evaluation.candidate, rung=len(stored.file.study.rungs))
     where = choose_device(device)
     if where.type == "cuda" and not torch.cuda.is_available():
         raise EvometaError(f"`device` is {device!r}, but this machine has no CUDA device")
-    study = stored.full
+    study = stored.file.study
     plans = {kind: parse_plan(text) for kind, text in stored.settings.plans.items()}
     try:
         admission = admit(study, candidate.genome, candidate.seed, where, plans)
@@ -394,9 +394,7 @@ def _train(
 ) -> tuple[Checkpoint, Evaluation]:
     """Train a candidate in full, as the search would, through all its rungs."""
     with tempfile.TemporaryDirectory() as folder:
-        evaluate = replace(
-            stored.evaluator(device), study=stored.full, keep=folder, progress=progress
-        )
+        evaluate = replace(stored.evaluator(device), keep=folder, progress=progress)
         evaluation = evaluate([candidate])[0]
         if evaluation.status is not Status.OK:
             why = (evaluation.error.strip().splitlines() or [""])[-1]
@@ -412,8 +410,10 @@ def _confirmed(
     for row in [] if table is None else table.sort_by("repeat").to_pylist():
         if row["number"] != candidate.number or row["status"] != Status.OK:
             continue
-        number, repeat = candidate.number * REPEATS + row["repeat"], row["repeat"]
-        path = checkpoint_path(Path(str(stored.place)) / FOLDER, replace(candidate, number=number))
+        folder, repeat = Path(str(stored.place)) / FOLDER, row["repeat"]
+        path = checkpoint_path(folder, replace(candidate, repeat=repeat))
+        if not path.exists():  # named as it was up to schema version 2
+            path = folder / f"c{1000 * candidate.number + repeat:06d}.safetensors"
         said = f"for {row['iterations']:,} meta-iterations, by the confirmation, seed {repeat}"
         with contextlib.suppress(StoreError):  # deleted, or torn: another seed will do
             return load_checkpoint(path, learner.traits.structure), said

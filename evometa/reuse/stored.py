@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,6 @@ from evometa.evaluate import Evaluator
 from evometa.launch import Data, Settings, check_same, describe, stored_study
 from evometa.records import Evaluation
 from evometa.store import Place, RunDirectory, evaluations, read_table
-from evometa.study import Study
 from evometa.study_file import StudyFile
 
 
@@ -37,25 +36,21 @@ class StoredRun:
     file: StudyFile
     table: pa.Table
 
-    @property
-    def full(self) -> Study:
-        """The study without further seeds: its last rung is one full training."""
-        return replace(self.file.study, seeds=1)
-
     def evaluation(self, candidate_id: str, rung: int | None = None) -> Evaluation:
-        """Return what is stored of a candidate, by default at the highest rung of its own seed.
+        """Return what is stored of a candidate with its own seed, by default at its highest rung.
 
         Raises:
             StoreError: if the run has no such candidate, or not at this rung.
         """
-        rows = self.table.filter(pc.equal(self.table["candidate_id"], candidate_id))
+        mine = pc.equal(self.table["candidate_id"], candidate_id)
+        rows = self.table.filter(pc.and_(mine, pc.equal(self.table["repeat"], 0)))
         if not len(rows):
             raise StoreError(
                 f"{self.place} has no candidate {candidate_id!r}; see: evometa top {self.place}"
             )
         found = {each.candidate.rung: each for each in evaluations(rows)}
         if rung is None:
-            rung = max(min(r, len(self.file.study.rungs)) for r in found)
+            rung = max(found)
         if rung not in found:
             raise StoreError(
                 f"{candidate_id} was evaluated at the rungs {', '.join(map(str, sorted(found)))}, "

@@ -12,7 +12,17 @@ from typing import Any
 import numpy as np
 
 from evometa.errors import GenomeError, SpaceError, StudyError
-from evometa.records import Candidate, Evaluation, Genome, Status, canonical_json, derive_seed
+from evometa.records import (
+    BASELINE,
+    EARLIER,
+    Candidate,
+    Evaluation,
+    Genome,
+    Key,
+    Status,
+    canonical_json,
+    derive_seed,
+)
 from evometa.search.protocol import Asked, Proposal, Strategy
 from evometa.space import Space
 from evometa.space.paths import copied
@@ -20,7 +30,6 @@ from evometa.space.paths import copied
 PROPOSALS = 20  # of the strategy, before its last duplicate is mutated instead
 MUTATIONS = 50
 SAMPLES = 200
-EARLIER = "earlier:"  # begins the names of seed points from other searches
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +46,7 @@ class AskTell:
         seed: the study's seed.
         seeds: known designs by name, proposed first.
         limit: how many candidates to propose in all; None for no limit.
+        designs: the best of other searches by name, proposed next.
         earlier: evaluations of other searches to learn from before the first proposal. Those
             outside the space are left out.
         first: rung from which results are learned from, failures apart.
@@ -52,12 +62,14 @@ class AskTell:
         seed: int,
         seeds: Mapping[str, Genome] | None = None,
         limit: int | None = None,
+        designs: Mapping[str, Genome] | None = None,
         earlier: Sequence[Evaluation] = (),
         first: int = 0,
     ) -> None:
         self._space, self._strategy, self._seed = space, strategy, seed
-        self._seeds = list((seeds or {}).items())
-        for name, genome in self._seeds:
+        self._known = [(BASELINE, name, genome) for name, genome in (seeds or {}).items()]
+        self._known += [(EARLIER, name, genome) for name, genome in (designs or {}).items()]
+        for _, name, genome in self._known:
             try:
                 space.validate(genome)
             except GenomeError as error:
@@ -65,7 +77,7 @@ class AskTell:
         self._next = self._count = 0
         self._limit, self._first = limit, first
         self._proposed: set[bytes] = set()
-        self._told: set[tuple[int, int]] = set()
+        self._told: set[Key] = set()
         self._waiting: dict[int, Candidate] = {}
         self._complained = False
         self._size = space.size()
@@ -78,7 +90,8 @@ class AskTell:
         waiting = list(self._waiting.values())
         pack: list[Candidate] = []
         while len(pack) < n and (self._limit is None or self._count < self._limit):
-            proposal = self._propose(Asked(waiting, pack, self._is_new))
+            known = self._next_known()
+            proposal = known[1] if known else self._propose(Asked(waiting, pack, self._is_new))
             if proposal is None:
                 break
             self._proposed.add(_digest(proposal.genome))
@@ -89,6 +102,7 @@ class AskTell:
                 parents=proposal.parents,
                 operator=proposal.operator,
                 searcher=self._strategy.name,
+                name=known[0] if known else "",
             )
             self._waiting[self._next] = candidate
             pack.append(candidate)
@@ -107,9 +121,9 @@ class AskTell:
             candidate = evaluation.candidate
             if self.knows(candidate):
                 continue
-            self._told.add((candidate.number, candidate.rung))
+            self._told.add(candidate.key)
             asked = self._waiting.pop(candidate.number, None)
-            self._count += asked is None and not candidate.rung
+            self._count += asked is None and candidate.is_new
             if candidate.number >= self._next and not self._is_inside(candidate.genome):
                 continue  # of another space: nothing to learn from here
             self._proposed.add(_digest(candidate.genome))
@@ -121,15 +135,18 @@ class AskTell:
                 self._observe(evaluation)
 
     def knows(self, candidate: Candidate) -> bool:
-        """Return whether the candidate's evaluation at its rung has been told."""
-        return (candidate.number, candidate.rung) in self._told
+        """Return whether the candidate's evaluation at its rung, with its seed, has been told."""
+        return candidate.key in self._told
+
+    def _next_known(self) -> tuple[str, Proposal] | None:
+        """Return the next known design that is new here, with its name."""
+        while self._known:
+            operator, name, genome = self._known.pop(0)
+            if self._is_new(genome):
+                return name, Proposal(genome, operator=operator)
+        return None
 
     def _propose(self, asked: Asked) -> Proposal | None:
-        while self._seeds:
-            name, genome = self._seeds.pop(0)
-            if self._is_new(genome):
-                operator = name if name.startswith(EARLIER) else f"seed:{name}"
-                return Proposal(genome, operator=operator)
         if len(self._proposed) >= self._size:
             return None
         rng = np.random.default_rng([self._seed, self._next])
@@ -177,6 +194,8 @@ class AskTell:
             raise self._fault("propose", f"{type(error).__name__}: {error}") from error
         if not isinstance(proposal, Proposal):
             raise self._fault("propose", f"it returned {proposal!r}, which is no Proposal")
+        if proposal.operator in (BASELINE, EARLIER):
+            raise self._fault("propose", f"the operator {proposal.operator!r} marks known designs")
         try:
             self._space.validate(proposal.genome)
         except GenomeError as error:

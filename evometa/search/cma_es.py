@@ -6,7 +6,8 @@ import numpy as np
 from cmaes import CMA
 
 from evometa.errors import SpaceError
-from evometa.records import Evaluation, Objectives, Status, losses
+from evometa.limits import penalised
+from evometa.records import Evaluation, Objectives, Status, rank_key
 from evometa.search.fixed import Refusal, require
 from evometa.search.protocol import Asked, Proposal
 from evometa.space import Space, decode, encode
@@ -19,7 +20,7 @@ class CMAES:
 
     Proposals do not wait for that, so all workers are busy. When the distribution has shrunk, it
     begins elsewhere with twice the population (IPOP; Auger and Hansen, 2005). Ranks by the first
-    objective; a failure ranks last.
+    objective; who breaks constraints comes after all others, and a failure last.
 
     Args:
         space: numbers, in structs.
@@ -42,7 +43,7 @@ class CMAES:
         if not self._size:
             raise SpaceError("the searcher 'cma-es' needs numbers, but the space has none")
         self._distribution = self._begin(np.full(self._size, 0.5), None)
-        self._told: list[tuple[np.ndarray, float]] = []
+        self._told: list[tuple[np.ndarray, tuple[float, ...]]] = []  # genes and `rank_key`
 
     def propose(self, rng: np.random.Generator, asked: Asked) -> Proposal:
         """Draw from the distribution."""
@@ -54,12 +55,18 @@ class CMAES:
     def observe(self, evaluation: Evaluation) -> None:
         """Keep a result; move the distribution when a population of them is in."""
         good = evaluation.status is Status.OK
-        loss = losses(evaluation, self._objective)[0] if good else np.inf
+        key = rank_key(evaluation, self._objective) if good else (np.inf, np.inf)
         vector = np.array(encode(evaluation.candidate.genome, self._space))
-        self._told.append((vector, loss))
+        self._told.append((vector, key))
         if len(self._told) < self._distribution.population_size:
             return
-        self._distribution.tell(self._told)
+        worst = max((loss for _, (violation, loss) in self._told if not violation), default=0.0)
+        self._distribution.tell(
+            [
+                (vector, penalised(worst, violation) if violation else loss)
+                for vector, (violation, loss) in self._told
+            ]
+        )
         self._told = []
         if self._distribution.should_stop():
             middle = self._rng.random(self._size)

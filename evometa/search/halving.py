@@ -16,14 +16,15 @@ import numpy as np
 import numpy.typing as npt
 
 from evometa.agreement import Agreement, agree
-from evometa.limits import BAD
 from evometa.records import (
+    BASELINE,
     Candidate,
     Evaluation,
     Objectives,
     Status,
-    losses,
     mean_interval,
+    rank_key,
+    repeat_seed,
 )
 from evometa.search.ask_tell import AskTell
 
@@ -40,49 +41,55 @@ class RungRole:
     """What a rung is for.
 
     Attributes:
-        factor: of so many candidates, one is promoted to the next rung.
+        factor: of so many candidates, one is promoted to the next rung; at the last, trained with
+            another seed.
         look_ahead: nothing is trained here; the rung is used while it predicts the next.
-        race: candidates here differ from those of the rung before in their seed alone; whoever may
-            still be the best is promoted.
     """
 
     factor: float = 3.0
     look_ahead: bool = False
-    race: bool = False
 
 
 @dataclass
 class _Result:
+    """A result at a stage.
+
+    Attributes:
+        candidate: with its own seed.
+        key: as `rank_key` makes it.
+        promoted: whether it has gone on.
+    """
+
     candidate: Candidate
-    losses: tuple[float, ...]
+    key: tuple[float, ...]
     promoted: bool = False
 
     @property
     def known(self) -> bool:
         """Whether it is a known design, which is always promoted."""
-        return self.candidate.operator.startswith("seed:")
+        return self.candidate.operator == BASELINE
 
 
 @dataclass
 class _Racer:
     """A candidate's means over the seeds so far; the scores are one an episode."""
 
-    number: int
-    losses: Array
+    candidate: Candidate
+    key: Array
     scores: Array
     seeds: int = 1
     failed: bool = False
 
-    def add(self, losses: Array, scores: Array) -> None:
+    def add(self, key: Array, scores: Array) -> None:
         """Take in the result of one more seed."""
         self.seeds += 1
-        self.losses = self.losses + (losses - self.losses) / self.seeds
+        self.key = self.key + (key - self.key) / self.seeds
         if len(scores) == len(self.scores):
             self.scores = self.scores + (scores - self.scores) / self.seeds
 
 
-class _Rung:
-    """The latest results of a rung."""
+class _Stage:
+    """The latest results of a rung, or of the full one with a further seed."""
 
     def __init__(self) -> None:
         self.results: OrderedDict[int, _Result] = OrderedDict()  # by number
@@ -101,18 +108,21 @@ class _Rung:
         """Return the results, the best first."""
         if self._order is None:
             results = list(self.results.values())
-            values = np.array([result.losses for result in results])
-            several = values.shape[1] > 1
-            ranks = moocore.pareto_rank(values) if several else np.zeros(len(values))
-            self._order = [results[i] for i in np.lexsort((values[:, 0], ranks))]
+            violation, values = _split([result.key for result in results])
+            ranks, allowed = np.zeros(len(values)), violation == 0
+            if values.shape[1] > 1 and allowed.any():
+                ranks[allowed] = moocore.pareto_rank(values[allowed])
+            self._order = [results[i] for i in np.lexsort((values[:, 0], ranks, violation))]
         return self._order
 
 
 class SuccessiveHalving:
     """A searcher whose candidates are evaluated at more and more expense, if they are worth it.
 
-    Known designs are always promoted, so that others can be compared with them at every rung.
-    Failures count, and are never promoted; nor are repetitions of another candidate.
+    A candidate passes through stages: the rungs, the full one being the last, and then the full one
+    again with further seeds, as long as it may still be the best. Known designs are always
+    promoted, so that others can be compared with them at every stage. Failures count, and are never
+    promoted; nor are repetitions of another candidate.
 
     Args:
         searcher: proposes new candidates, without a limit of its own.
@@ -120,6 +130,7 @@ class SuccessiveHalving:
         levels: one a rung, the cheapest first.
         limit: how many candidates to train; None for no limit. Those that are only looked at ahead
             do not count, unless they fail.
+        repeats: most further seeds of a candidate.
         scored: whether the scores of evaluations are those of the first objective, so that close
             candidates can be told apart episode by episode.
     """
@@ -131,17 +142,16 @@ class SuccessiveHalving:
         levels: Sequence[RungRole],
         limit: int | None = None,
         *,
+        repeats: int = 0,
         scored: bool = True,
     ) -> None:
         self._searcher, self._objectives, self._levels = searcher, objectives, levels
-        self._rungs = [_Rung() for _ in levels]
+        self._full_rung = len(levels) - 1
+        self._stages = [_Stage() for _ in range(len(levels) + repeats)]
         self._first = int(levels[0].look_ahead)
         self._limit = limit
         self._begun: set[int] = set()  # numbers of those that are trained
         self._direction, self._scored = next(iter(objectives.values())), scored
-        # the full rung, after which only seeds differ; out of reach where there is no race
-        races = [level.race for level in levels]
-        self._race = races.index(True) - 1 if any(races) else len(levels)
         self._racers: OrderedDict[int, _Racer] = OrderedDict()
 
     def ask(self, n: int) -> list[Candidate]:
@@ -161,47 +171,60 @@ class SuccessiveHalving:
         """Take notice of evaluations, in any order; a second telling of one changes nothing."""
         for evaluation in evaluations:
             candidate = evaluation.candidate
-            if not 0 <= candidate.rung < len(self._levels):
-                continue
-            rung = self._rungs[candidate.rung]
-            if self._searcher.knows(candidate):
+            place = self._place(candidate)
+            if place is None or self._searcher.knows(candidate):
                 continue
             self._searcher.tell([evaluation])
             if evaluation.copied_from:
                 continue
-            rung.told += 1
-            if candidate.rung >= self._first:
+            self._stages[place].told += 1
+            if place >= self._first:
                 self._begun.add(candidate.number)
             if evaluation.status is Status.OK:
-                mine = losses(evaluation, self._objectives)
-                rung.add(_Result(candidate, mine))
-                self._enter(candidate, np.array(mine), np.array(evaluation.scores))
-            elif candidate.rung > self._race and candidate.number in self._racers:
+                self._enter(place, evaluation)
+            elif candidate.repeat and candidate.number in self._racers:
                 self._racers[candidate.number].failed = True
-            elif candidate.rung < self._first:  # it is not worth a training, and counts
+            elif place < self._first:  # it is not worth a training, and counts
                 self._begun.add(candidate.number)
-            if candidate.rung:  # of an earlier part of the run: it was promoted then
-                below = self._rungs[candidate.rung - 1].results.get(candidate.number)
+            if place:  # of an earlier part of the run: it was promoted then
+                below = self._stages[place - 1].results.get(candidate.number)
                 if below is not None and not below.promoted:
-                    self._promote(candidate.rung - 1, below)
+                    self._promote(place - 1, below)
 
-    def _enter(self, candidate: Candidate, mine: Array, scores: Array) -> None:
-        """Keep what the race needs of a result at the full rung, or of a further seed."""
-        if candidate.rung == self._race:
-            self._racers[candidate.number] = _Racer(candidate.number, mine, scores)
+    def _place(self, candidate: Candidate) -> int | None:
+        """Return the stage that a candidate has reached; None if there is no such stage here."""
+        place = candidate.rung + candidate.repeat
+        known = 0 <= candidate.rung <= self._full_rung and place < len(self._stages)
+        return place if known and candidate.repeat in (0, place - self._full_rung) else None
+
+    def _at(self, place: int, own: Candidate) -> Candidate:
+        """Return a candidate as it is evaluated at a stage."""
+        repeat = max(0, place - self._full_rung)
+        return replace(own, rung=place - repeat, repeat=repeat, seed=repeat_seed(own.seed, repeat))
+
+    def _enter(self, place: int, evaluation: Evaluation) -> None:
+        """Keep a result, and what the race needs of those at the full rung."""
+        own, number = evaluation.candidate, evaluation.candidate.number
+        key, scores = rank_key(evaluation, self._objectives), np.array(evaluation.scores)
+        if own.repeat:
+            if number not in self._racers:
+                return  # the race has forgotten it
+            own = self._racers[number].candidate
+            self._racers[number].add(np.array(key), scores)
+        elif place == self._full_rung:
+            self._racers[number] = _Racer(own, np.array(key), scores)
             if len(self._racers) > WINDOW:
                 self._racers.popitem(last=False)
-        elif candidate.rung > self._race and candidate.number in self._racers:
-            self._racers[candidate.number].add(mine, scores)
+        self._stages[place].add(_Result(own, key))
 
     def agreement(self) -> list[Agreement]:
         """Return how well each rung predicts the next, by the latest candidates."""
-        return [self._agreement(place) for place in range(len(self._rungs) - 1)]
+        return [self._agreement(rung) for rung in range(self._full_rung)]
 
-    def _agreement(self, place: int) -> Agreement:
-        low, high = self._rungs[place].results, self._rungs[place + 1].results
+    def _agreement(self, rung: int) -> Agreement:
+        low, high = self._stages[rung].results, self._stages[rung + 1].results
         both = [number for number in low if number in high]
-        return agree(place, [(low[n].losses[0], high[n].losses[0]) for n in both])
+        return agree(rung, [(low[n].key[1], high[n].key[1]) for n in both])
 
     def _room(self, wanted: int) -> int:
         if self._limit is None:
@@ -214,42 +237,41 @@ class SuccessiveHalving:
         return self._limit is not None and len(self._begun) >= self._limit
 
     def _promotion(self) -> Candidate | None:
-        """Return a candidate to go on with, from the highest rung that has one."""
-        for place in reversed(range(len(self._levels) - 1)):
-            rung = self._rungs[place]
+        """Return a candidate to go on with, from the last stage that has one."""
+        for place in reversed(range(len(self._stages) - 1)):
+            stage = self._stages[place]
             if place < self._first and self._full():
                 continue
-            chosen = self._choose(place, rung) if rung.results else None
+            chosen = self._choose(place, stage) if stage.results else None
             if chosen is not None:
                 self._promote(place, chosen)
                 if place < self._first:
                     self._begun.add(chosen.candidate.number)
-                return replace(chosen.candidate, rung=place + 1)
+                return self._at(place + 1, chosen.candidate)
         return None
 
     def _promote(self, place: int, result: _Result) -> None:
         result.promoted = True
-        if not result.candidate.operator.startswith("seed:"):
-            self._rungs[place].promoted += 1
+        self._stages[place].promoted += not result.known
 
-    def _choose(self, place: int, rung: _Rung) -> _Result | None:
-        """Return who goes on from a rung, if anybody does."""
-        waiting = [result for result in rung.results.values() if not result.promoted]
+    def _choose(self, place: int, stage: _Stage) -> _Result | None:
+        """Return who goes on from a stage, if anybody does."""
+        waiting = [result for result in stage.results.values() if not result.promoted]
         known = next((result for result in waiting if result.known), None)
         if known or not waiting:
             return known
-        level = self._levels[place]
+        level = self._levels[min(place, self._full_rung)]
         if level.look_ahead and not self._trusted(place):
             return waiting[0]
-        full = rung.promoted + 1 > rung.told / level.factor
-        if self._levels[place + 1].race:
+        full = stage.promoted + 1 > stage.told / level.factor
+        if place >= self._full_rung:
             return self._contender(place, full)
         if full:
             return None
-        if rung.promoted % CHANCE == CHANCE - 1:
-            rng = np.random.default_rng([place, rung.promoted])
+        if stage.promoted % CHANCE == CHANCE - 1:
+            rng = np.random.default_rng([place, stage.promoted])
             return waiting[int(rng.integers(len(waiting)))]
-        best = rung.order()[: max(1, int(len(rung.results) / level.factor))]
+        best = stage.order()[: max(1, int(len(stage.results) / level.factor))]
         return next((result for result in best if not result.promoted), None)
 
     def _trusted(self, place: int) -> bool:
@@ -265,14 +287,14 @@ class SuccessiveHalving:
         line = [racer for racer in self._racers.values() if not racer.failed]
         if not line:
             return None
-        values = np.array([racer.losses for racer in line])
-        order = np.lexsort((np.arange(len(line)), values[:, 0])).tolist()
-        front = np.zeros(len(line), dtype=bool)
-        if values.shape[1] > 1:
-            front = moocore.is_nondominated(values, keep_weakly=True)
+        violation, values = _split([racer.key for racer in line])
+        order = np.lexsort((np.arange(len(line)), values[:, 0], violation)).tolist()
         leader = line[order[0]]
+        front = violation == leader.key[0]
+        if values.shape[1] > 1:
+            front[front] = moocore.is_nondominated(values[front], keep_weakly=True)
         for index in order:
-            result = self._rungs[place].results.get(line[index].number)
+            result = self._stages[place].results.get(line[index].candidate.number)
             if result is None or result.promoted:
                 continue
             if line[index] is leader:
@@ -288,8 +310,14 @@ class SuccessiveHalving:
 
     def _close(self, one: _Racer, leader: _Racer) -> bool:
         """Return whether the same episodes do not show that the leader is better."""
-        if one.losses[0] >= BAD or not self._scored or len(one.scores) != len(leader.scores):
-            return bool(one.losses[0] <= leader.losses[0])
+        if one.key[0] or not self._scored or len(one.scores) != len(leader.scores):
+            return (one.key[0], one.key[1]) <= (leader.key[0], leader.key[1])
         sign = -1.0 if self._direction == "max" else 1.0
         worse, half = mean_interval((sign * (one.scores - leader.scores)).tolist())
         return worse - half <= 0
+
+
+def _split(keys: Sequence[Sequence[float] | Array]) -> tuple[Array, Array]:
+    """Return violations, shape `(results,)`, and losses, shape `(results, objectives)`."""
+    values = np.array(keys, dtype=float)
+    return values[:, 0], values[:, 1:]

@@ -49,24 +49,21 @@ class LocalSearch:
         here = {individual.id for individual in self._front}
         if candidate.parents and not here & set(candidate.parents):
             return  # of an earlier climb
-        self._beginners += not candidate.parents and not candidate.rung
+        self._beginners += not candidate.parents and candidate.is_new
         self._in_vain += 1
         if joins(evaluation):
             newcomer = Individual(evaluation, self._objectives)
-            if candidate.rung and update(self._front, newcomer):
+            if not candidate.is_new and update(self._front, newcomer):
                 return
             self._consider(newcomer)
         if self._in_vain > PATIENCE:
             self._front, self._beginners, self._in_vain = [], 0, 0
 
     def _consider(self, newcomer: Individual) -> None:
-        mine = _losses(newcomer)
-        if any(_losses(other) == mine or dominates(_losses(other), mine) for other in self._front):
+        mine = newcomer.fitness.key
+        front = [(other, other.fitness.key) for other in self._front]
+        if any(key == mine or dominates(key, mine) for _, key in front):
             return
-        self._front = [other for other in self._front if not dominates(mine, _losses(other))]
+        self._front = [other for other, key in front if not dominates(mine, key)]
         self._front = [*self._front[1 - WIDEST :], newcomer]
         self._in_vain = 0
-
-
-def _losses(individual: Individual) -> tuple[float, ...]:
-    return tuple(-value for value in individual.fitness.wvalues)

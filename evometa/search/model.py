@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import ndtr
 
-from evometa.limits import BAD
 from evometa.records import Candidate, Evaluation, Genome, Objectives, Status, losses
 from evometa.search.surrogate import Array, Columns, Surrogate, Weights
 from evometa.space import Space
@@ -32,16 +31,14 @@ class Seen:
         genome: plain data.
         features: of the genome.
         losses: objective values, to be minimised; None for a failure.
-        rung: fidelity level.
-        place: in the order of telling.
+        violation: by how much it breaks constraints.
     """
 
     id: str
     genome: Genome
     features: Features
     losses: tuple[float, ...] | None
-    rung: int
-    place: int
+    violation: float
 
 
 class Model:
@@ -82,15 +79,15 @@ class Model:
         candidate = evaluation.candidate
         good = evaluation.status is Status.OK
         found = features(self._space, candidate.genome)
-        if candidate.rung:
-            found[RUNG] = candidate.rung / 2
+        # further seeds are those of chosen ones, so they stand apart as a higher rung does
+        stage = candidate.rung + candidate.repeat
+        if stage:
+            found[RUNG] = stage / 2
         values = losses(evaluation, self._objectives) if good else None
-        self._seen.append(
-            Seen(candidate.id, candidate.genome, found, values, candidate.rung, self._told)
-        )
+        self._seen.append(Seen(candidate.id, candidate.genome, found, values, evaluation.violation))
         self._told += 1
         self._successes += good
-        self._top = max(self._top, candidate.rung)
+        self._top = max(self._top, stage)
         if len(self._seen) > 2 * KEPT:
             self._seen = self._telling()
 
@@ -141,10 +138,14 @@ class Model:
         """Return at most `KEPT` results: the best, and of the others the latest."""
         if len(self._seen) <= KEPT:
             return list(self._seen)
-        values = np.array([seen.losses for seen in self._seen if seen.losses is not None])
-        ranks = iter(values.argsort(0).argsort(0).min(1).tolist() if len(values) else ())
-        worst = len(self._seen)
-        keys = [next(ranks) if seen.losses is not None else worst for seen in self._seen]
+        allowed = [i for i, seen in enumerate(self._seen) if _is_allowed(seen)]
+        values = np.array([self._seen[i].losses for i in allowed])
+        ranks = values.argsort(0).argsort(0).min(1).tolist() if allowed else []
+        keys: dict[int, tuple[float, float]] = {
+            i: (0.0, rank) for i, rank in zip(allowed, ranks, strict=True)
+        }
+        for i, seen in enumerate(self._seen):  # then by the constraints; failures are the last
+            keys.setdefault(i, (np.inf if seen.losses is None else seen.violation, 0.0))
         order = sorted(range(len(self._seen)), key=lambda i: (keys[i], i))
         best = set(order[: KEPT // 2])
         others = [i for i in range(len(self._seen)) if i not in best]
@@ -192,21 +193,27 @@ class Judge:
         return np.asarray(spread * (better * ndtr(better) + density))
 
 
+def _is_allowed(seen: Seen) -> bool:
+    return seen.losses is not None and not seen.violation
+
+
 def _standardised(seen: Sequence[Seen], objectives: int) -> Array:
     """Return losses, the large ones on a logarithmic scale.
 
     So a result that is far off, or a failure, tells little more than that it is bad. One that
     breaks constraints is as bad as the worst of those that do not.
     """
-    good = np.array([each.losses for each in seen if each.losses is not None])
-    good = np.clip(good, -HUGE, HUGE)  # sums of which do not overflow
-    if not len(good):
+    allowed = any(_is_allowed(each) for each in seen)
+    own = {  # until one is allowed, the less of a violation the better
+        i: each.losses if allowed else (each.violation,) * objectives
+        for i, each in enumerate(seen)
+        if (_is_allowed(each) if allowed else each.losses is not None)
+    }
+    if not own:
         return np.zeros((len(seen), objectives))
-    allowed = good[(np.abs(good) < BAD).all(1)]
-    good = allowed if len(allowed) else good
-    filled = np.array([each.losses or good.max(0) for each in seen])
-    lowest = good.min(0)
-    filled = np.clip(filled, lowest, good.max(0))
+    good = np.clip(np.array(list(own.values())), -HUGE, HUGE)  # sums of which do not overflow
+    lowest, worst = good.min(0), good.max(0)
+    filled = np.clip([own.get(i, worst) for i in range(len(seen))], lowest, worst)
     unit = LINEAR * (np.median(good, axis=0) - lowest) + 1e-12 * (1 + np.abs(lowest))
     logs = np.log1p((filled - lowest) / unit)
     return np.asarray((logs - logs.mean(0)) / np.maximum(logs.std(0), 1e-9))

@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from evometa.records import Evaluation, Genome, Objectives, Status, dominates, losses
+from evometa.records import Evaluation, Genome, Objectives, Status, dominates, rank_key
 from evometa.search.protocol import Proposal
 from evometa.space import Space
 from evometa.space.operators import operate, operators
@@ -57,7 +57,8 @@ class AdaptiveOperators:
         self.uses = dict.fromkeys(self._names, 0)
         self.successes = dict.fromkeys(self._names, 0)
         self._steps: list[float] | None = None  # cumulated shares
-        self._losses: OrderedDict[tuple[str, int], tuple[float, ...]] = OrderedDict()
+        # by id, rung and repeat
+        self._keys: OrderedDict[tuple[str, int, int], tuple[float, ...]] = OrderedDict()
 
     def child(self, first: Parent, second: Parent, rng: np.random.Generator) -> Proposal:
         """Return a child of the first parent, or of both if they are two."""
@@ -79,15 +80,15 @@ class AdaptiveOperators:
     def observe(self, evaluation: Evaluation) -> None:
         """Learn whether a child is better than its parent."""
         candidate = evaluation.candidate
-        mine = losses(evaluation, self._objectives) if evaluation.status is Status.OK else None
+        mine = rank_key(evaluation, self._objectives) if evaluation.status is Status.OK else None
         if mine is not None:
-            self._losses[candidate.id, candidate.rung] = mine
-            if len(self._losses) > REMEMBERED:
-                self._losses.popitem(last=False)
+            self._keys[candidate.id, candidate.rung, candidate.repeat] = mine
+            if len(self._keys) > REMEMBERED:
+                self._keys.popitem(last=False)
         if candidate.operator not in self.uses or not candidate.parents:
             return
-        theirs = self._losses.get((candidate.parents[0], candidate.rung))
-        if candidate.rung and theirs is None:
+        theirs = self._keys.get((candidate.parents[0], candidate.rung, candidate.repeat))
+        if not candidate.is_new and theirs is None:
             return  # there is nothing to compare with at this rung
         self._steps = None
         self.uses[candidate.operator] += 1

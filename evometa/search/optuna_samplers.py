@@ -7,7 +7,7 @@ proposal, so that candidate *n* depends on the study's seed and on what was told
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -19,9 +19,10 @@ from optuna.distributions import (
     IntDistribution,
 )
 from optuna.samplers import BaseSampler
-from optuna.trial import TrialState, create_trial
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from evometa.errors import SpaceError
+from evometa.limits import penalised
 from evometa.records import (
     Candidate,
     Evaluation,
@@ -36,6 +37,7 @@ from evometa.search.protocol import Asked, Proposal
 from evometa.space import Choice, Float, Int, List, Space, Struct
 from evometa.space.paths import join
 
+VIOLATION = "violation"
 HISTORY = 1000  # trials kept; the cost of a proposal grows with them
 
 Suggest = Callable[[str, BaseDistribution], object]
@@ -95,6 +97,7 @@ def cma_es(space: Space, objectives: Objectives, seed: int) -> OptunaSampler:
         lambda seed: optuna.samplers.CmaEsSampler(
             seed=seed, n_startup_trials=5, warn_independent_sampling=False
         ),
+        constraints=False,
     )
 
 
@@ -107,6 +110,7 @@ class OptunaSampler:
         objectives: name to direction.
         seed: not used; randomness comes with each proposal.
         make: makes the sampler from a seed.
+        constraints: whether the sampler knows of constraints.
     """
 
     def __init__(
@@ -116,9 +120,13 @@ class OptunaSampler:
         objectives: Objectives,
         seed: int,
         make: Callable[[int], BaseSampler],
+        *,
+        constraints: bool = True,
     ) -> None:
         del seed
         self.name = name
+        self._constraints, self._constrained = constraints, False
+        self._worst = 0.0  # first loss of those that break no constraint
         self._space, self._objectives, self._make = space, objectives, make
         self._asked: dict[str, optuna.Trial] = {}  # by genome
         self._study = self._new_study()
@@ -137,25 +145,56 @@ class OptunaSampler:
 
     def observe(self, evaluation: Evaluation) -> None:
         """Tell Optuna of a result; one at a higher rung is a trial of its own."""
-        good = evaluation.status is Status.OK
         genome = evaluation.candidate.genome
+        values = self._values(evaluation) if evaluation.status is Status.OK else None
+        if evaluation.violation and self._constraints and not self._constrained:
+            self._constrain()
         trial = self._asked.pop(canonical_json(genome), None)
+        constraints = {VIOLATION: evaluation.violation} if self._constrained else {}
         with _quiet():
             if trial is not None:
-                values = losses(evaluation, self._objectives) if good else None
-                self._study.tell(
-                    trial, values, state=TrialState.COMPLETE if good else TrialState.FAIL
-                )
-            elif good:
+                for name, value in constraints.items() if values else ():
+                    trial.set_constraint(name, value)
+                state = TrialState.FAIL if values is None else TrialState.COMPLETE
+                self._study.tell(trial, values, state=state)
+            elif values is not None:
                 found: dict[str, tuple[object, BaseDistribution]] = {}
                 _collect(self._space, "", genome, found)
                 self._study.add_trial(
                     create_trial(
                         params={path: value for path, (value, _) in found.items()},
                         distributions={path: kind for path, (_, kind) in found.items()},
-                        values=losses(evaluation, self._objectives),
+                        values=values,
+                        constraints=constraints,
                     )
                 )
+
+    def _values(self, evaluation: Evaluation) -> tuple[float, ...]:
+        """Return what Optuna is told; a sampler without constraints has one objective."""
+        values = losses(evaluation, self._objectives)
+        if not evaluation.violation:
+            self._worst = max(self._worst, values[0])
+        elif not self._constraints:
+            return (penalised(self._worst, evaluation.violation),)
+        return values
+
+    def _constrain(self) -> None:
+        """From the first broken constraint on, all trials say by how much they break any.
+
+        Not before: samplers propose otherwise where there are constraints.
+        """
+        self._constrained = True
+        done = self._study.get_trials(states=(TrialState.COMPLETE,))
+        with _quiet():
+            for trial in done:
+                trial.set_constraint(VIOLATION, 0.0)
+        self._begin(done)
+
+    def _begin(self, trials: Sequence[FrozenTrial]) -> None:
+        """Begin anew with trials; those that are being evaluated are added when they are told."""
+        self._study = self._new_study()
+        self._study.add_trials(trials)
+        self._asked = {}
 
     def _drop(self, alive: Collection[Candidate]) -> None:
         """End trials that were proposed, and then not asked for: they would count as running."""
@@ -168,16 +207,18 @@ class OptunaSampler:
         """Keep the latest successful trials, and half as many of the best before them."""
         done = self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         recent, older = done[-HISTORY // 2 :], done[: -HISTORY // 2]
-        best = sorted(older, key=lambda trial: trial.values[0])[: HISTORY // 2]
-        self._study = self._new_study()
-        self._study.add_trials(sorted(best, key=lambda trial: trial.number) + recent)
-        self._asked = {}
+        best = sorted(older, key=_merit)[: HISTORY // 2]
+        self._begin(sorted(best, key=lambda trial: trial.number) + recent)
 
     def _new_study(self) -> optuna.Study:
         with _quiet():
             return optuna.create_study(
                 sampler=self._make(0), directions=["minimize"] * len(self._objectives)
             )
+
+
+def _merit(trial: FrozenTrial) -> tuple[float, float]:
+    return trial.constraints.get(VIOLATION, 0.0), trial.values[0]
 
 
 @contextmanager

@@ -8,15 +8,12 @@ from typing import TypeAlias
 import numpy as np
 
 from evometa.records import Evaluation, Objectives
-from evometa.search.individual import Individual, joins, update
+from evometa.search.individual import Individual, Select, joins, update
 from evometa.search.operators import AdaptiveOperators
 from evometa.search.protocol import Asked, Proposal
 from evometa.space import Space
 
 EARLY = 0.5  # share of mutants of what has worked, while the population fills
-
-Select: TypeAlias = Callable[[list[Individual], int], list[Individual]]
-"""Chooses survivors from individuals and their number."""
 
 Parents: TypeAlias = Callable[
     [list[Individual], np.random.Generator], tuple[Individual, Individual]
@@ -79,7 +76,8 @@ class Population:
         if not joins(evaluation):
             return
         newcomer = Individual(evaluation, self._objectives)
-        if evaluation.candidate.rung and update(self._survivors + self._newcomers, newcomer):
+        again = not evaluation.candidate.is_new
+        if again and update(self._survivors + self._newcomers, newcomer):
             return
         self._newcomers.append(newcomer)
         everybody = self._survivors + self._newcomers

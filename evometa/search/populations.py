@@ -11,8 +11,8 @@ import numpy as np
 from deap import tools
 
 from evometa.records import Objectives, derive_seed
-from evometa.search.individual import Individual, select_nsga2
-from evometa.search.population import Population, Select
+from evometa.search.individual import Individual, Select, feasible_first, select_nsga2
+from evometa.search.population import Population
 from evometa.space import Space
 from evometa.space.global_random import global_random
 
@@ -66,6 +66,7 @@ def _near_directions(objectives: int) -> Select:
         divisions += 1
     directions: np.ndarray = tools.uniform_reference_points(objectives, divisions)
 
+    @feasible_first
     def select(individuals: list[Individual], count: int) -> list[Individual]:
         # ties between niches are broken by chance: seeded by what is there, so that it replays
         seed = derive_seed(*(individual.id for individual in individuals))

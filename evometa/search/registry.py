@@ -9,10 +9,8 @@ from types import MappingProxyType
 from typing import TypeAlias
 
 from evometa.errors import SpaceError
-from evometa.limits import Limit, dominated
 from evometa.records import Evaluation, Genome, Objectives
 from evometa.search.ask_tell import AskTell, unknown_name
-from evometa.search.constrained import Constrained
 from evometa.search.halving import RungRole, SuccessiveHalving
 from evometa.search.protocol import Searcher, Strategy
 from evometa.space import Space
@@ -49,16 +47,18 @@ class Wishes:
     Attributes:
         candidates: how many to propose in all; None for no limit.
         seeds: known designs by name, proposed first.
+        designs: the best of other searches by name, proposed next.
         levels: what the rungs are for, the cheapest first; one for a search without rungs.
-        limits: on metrics.
+        repeats: most further seeds of a candidate.
         earlier: evaluations of other searches to learn from.
         scored: whether the scores of evaluations are those of the first objective.
     """
 
     candidates: int | None = None
     seeds: Mapping[str, Genome] = field(default_factory=dict)
+    designs: Mapping[str, Genome] = field(default_factory=dict)
     levels: Sequence[RungRole] = (RungRole(),)
-    limits: Sequence[Limit] = ()
+    repeats: int = 0
     earlier: Sequence[Evaluation] = ()
     scored: bool = True
 
@@ -77,28 +77,33 @@ def make_searcher(
         space: what may be proposed.
         objectives: metric name to direction.
         seed: the study's seed.
-        wishes: limits, rungs, seed points.
+        wishes: how many, rungs, seed points.
 
     Raises:
         SpaceError: if there is no such searcher, or it cannot handle the space.
     """
     strategy = _maker(name)(space, objectives, seed)
-    rungs = len(wishes.levels) > 1
+    stages = len(wishes.levels) + wishes.repeats > 1
     searcher = AskTell(
         space,
         strategy,
         seed,
         wishes.seeds,
-        limit=None if rungs else wishes.candidates,
-        earlier=[dominated(each, wishes.limits, objectives) for each in wishes.earlier],
+        limit=None if stages else wishes.candidates,
+        designs=wishes.designs,
+        earlier=wishes.earlier,
         first=int(wishes.levels[0].look_ahead),
     )
-    found: Searcher = searcher
-    if rungs:
-        found = SuccessiveHalving(
-            searcher, objectives, wishes.levels, wishes.candidates, scored=wishes.scored
-        )
-    return Constrained(found, wishes.limits, objectives) if wishes.limits else found
+    if not stages:
+        return searcher
+    return SuccessiveHalving(
+        searcher,
+        objectives,
+        wishes.levels,
+        wishes.candidates,
+        repeats=wishes.repeats,
+        scored=wishes.scored,
+    )
 
 
 def _maker(name: str | Make) -> Make:

@@ -68,7 +68,7 @@ class RegularizedEvolution:
         if not joins(evaluation):
             return
         newcomer = Individual(evaluation, self._objective)
-        if not evaluation.candidate.rung or evaluation.candidate.number < 0:
+        if evaluation.candidate.is_new or evaluation.candidate.number < 0:
             self._living.append(newcomer)
         else:  # it is as old as it was, or dead already
             update(self._living, newcomer)

@@ -11,11 +11,12 @@ from evometa.store.provenance import versions
 from evometa.store.reader import evaluations, load, read_table, repair, run_names
 from evometa.store.remote import Place, place
 from evometa.store.run_directory import RunDirectory
-from evometa.store.schema import TIME_AND_PLACE, make_schema
+from evometa.store.schema import TIME_AND_PLACE, VERSION, make_schema
 from evometa.store.writer import Writer
 
 __all__ = [
     "TIME_AND_PLACE",
+    "VERSION",
     "Lock",
     "Place",
     "RunDirectory",

@@ -1,4 +1,7 @@
-"""The table of a confirmation: `confirm.parquet`, one row a candidate and new seed."""
+"""The table of a confirmation: `confirm.parquet`, one row a candidate and new seed.
+
+Its key is that of a run's table; `repeat` counts the new seeds, from 0.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +15,15 @@ import pyarrow.parquet as pq
 from evometa.errors import StoreError
 from evometa.records import Evaluation
 from evometa.store.files import write_atomically
+from evometa.store.older import upgrade, version_of
 from evometa.store.provenance import provenance
 from evometa.store.reader import source
 from evometa.store.remote import Place
-from evometa.store.schema import make_schema, to_row, upgrade
+from evometa.store.run_directory import RunDirectory
+from evometa.store.schema import VERSION, make_schema, to_row
 
 FILE = "confirm.parquet"
 _OWN = [
-    ("repeat", pa.int64()),
     ("iterations", pa.int64()),
     ("validation_scores", pa.list_(pa.float64())),
     ("search_scores", pa.list_(pa.float64())),
@@ -37,16 +41,18 @@ def read_confirmed(run: Place) -> pa.Table | None:
     if not path.is_file():
         return None
     try:
-        return upgrade(pq.read_table(source(path)), path)
+        table = pq.read_table(source(path))
     except (pa.ArrowException, OSError) as error:
         raise StoreError(f"{path} cannot be read: {error}; confirm again") from error
+    if version_of(table.schema, path) == VERSION:
+        return table
+    return upgrade(table, RunDirectory.read(run), path)
 
 
 def confirmed_row(
     evaluation: Evaluation,
     metrics: Sequence[str],
     *,
-    repeat: int,
     iterations: int,
     search_scores: Sequence[float],
 ) -> dict[str, Any]:
@@ -55,14 +61,12 @@ def confirmed_row(
     Args:
         evaluation: scored on meta-test, and further on meta-validation.
         metrics: names of the study's metrics.
-        repeat: which of the new seeds it has, from 0.
         iterations: meta-iterations.
         search_scores: what the search has found, one value a meta-validation episode.
     """
     row = to_row(evaluation, 0, make_schema({}, metrics), lambda genome, path: None)
     return {
         **row,
-        "repeat": repeat,
         "iterations": iterations,
         "validation_scores": list(evaluation.further.get("meta-validation", ())),
         "search_scores": list(search_scores),

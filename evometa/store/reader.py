@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache, partial
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from evometa.errors import StoreError
-from evometa.records import Evaluation
+from evometa.records import Evaluation, Key
+from evometa.store.older import upgrade, version_of
 from evometa.store.remote import Place, RemotePath, UnreachableError, place
-from evometa.store.schema import VERSION, from_row, make_schema, upgrade
+from evometa.store.run_directory import RunDirectory
+from evometa.store.schema import VERSION, from_row, make_schema
 
 log = logging.getLogger(__name__)
 
-KEYS = ("number", "rung", "told")
+KEYS = ("number", "rung", "repeat", "told")
+
+Study: TypeAlias = Callable[[], Mapping[str, Any]]
+"""Returns study.json; asked for parts of older versions alone."""
 
 
 def part_files(folder: Place) -> list[Place]:
@@ -39,7 +45,7 @@ def load(run: Place | str, *more: Place | str, columns: Sequence[str] | None = N
         columns: the only ones to read, by name; those of a million rows take moments then.
 
     Returns:
-        One row a candidate and rung, runs in the order given, rows in the order of telling. The
+        One row a candidate, rung and repeat; runs in the order given, rows in that of telling. The
         metadata `evometa.provenance` holds, as a JSON list, what wrote the parts.
 
     Raises:
@@ -60,7 +66,7 @@ def load(run: Place | str, *more: Place | str, columns: Sequence[str] | None = N
 
 
 def read_table(run: Place, columns: Sequence[str] | None = None) -> pa.Table:
-    """Return a run's table in the order of telling, one row for each candidate and rung.
+    """Return a run's table in the order of telling, one row for each candidate, rung and repeat.
 
     Nothing is changed: broken parts are left out, with a warning.
 
@@ -75,10 +81,10 @@ def read_table(run: Place, columns: Sequence[str] | None = None) -> pa.Table:
     if not folder.is_dir():
         raise StoreError(f"{run} must be a run directory, but it has no folder evaluations")
     wanted = None if columns is None else list(dict.fromkeys([*KEYS, *columns]))
-    tables = []
+    tables, study = [], cache(partial(_study, run))
     for path in part_files(folder):
         try:
-            tables.append(read_part(path, wanted))
+            tables.append(read_part(path, study, wanted))
         except FileNotFoundError:  # a writer has just merged it into another part
             return read_table(run, columns)
         except (pa.ArrowException, OSError) as error:
@@ -102,8 +108,13 @@ def read_table(run: Place, columns: Sequence[str] | None = None) -> pa.Table:
     return table.select(list(columns))
 
 
-def read_part(path: Place, columns: Sequence[str] | None = None) -> pa.Table:
+def read_part(path: Place, study: Study, columns: Sequence[str] | None = None) -> pa.Table:
     """Return one part as this version has it; of `columns`, those that it has.
+
+    Args:
+        path: its file.
+        study: returns study.json of its run.
+        columns: the only ones to return; default all.
 
     Raises:
         ArrowInvalid: if it is torn.
@@ -112,7 +123,9 @@ def read_part(path: Place, columns: Sequence[str] | None = None) -> pa.Table:
     """
     with pq.ParquetFile(source(path)) as file:
         names = None if columns is None else [n for n in columns if n in file.schema_arrow.names]
-        table = upgrade(file.read(names), path)
+        if version_of(file.schema_arrow, path) == VERSION:
+            return file.read(names)
+        table = upgrade(file.read(), study(), path)  # new columns are made of others
     return (
         table if columns is None else table.select([n for n in columns if n in table.schema.names])
     )
@@ -131,10 +144,10 @@ def run_names(paths: Sequence[Place]) -> list[str]:
 
 def repair(run: Place) -> list[Place]:
     """Set broken parts aside, in `set-aside`, so that a search can go on; return where they are."""
-    moved = []
+    moved, study = [], cache(partial(_study, run))
     for path in part_files(run / "evaluations"):
         try:
-            read_part(path)
+            read_part(path, study)
         except (pa.ArrowException, OSError) as error:
             _require_torn(path, error)
             aside = run / "set-aside"
@@ -163,22 +176,28 @@ def evaluations(table: pa.Table) -> Iterator[Evaluation]:
             yield from_row(row)
 
 
-def read_rows(path: Place, number: int, rung: int) -> list[dict[str, Any]]:
-    """Return the rows of one candidate at one rung in one part."""
-    filters = [("number", "=", number), ("rung", "=", rung)]
-    rows: list[dict[str, Any]] = pq.read_table(source(path), filters=filters).to_pylist()
-    return rows
+def find_evaluation(path: Place, study: Study, key: Key) -> Evaluation | None:
+    """Return the evaluation of this key in one part, if it is there."""
+    table = pq.read_table(source(path), filters=[("number", "=", key[0])])
+    if version_of(table.schema, path) < VERSION:
+        table = upgrade(table, study(), path)
+    found = [each for each in evaluations(table) if each.candidate.key == key]
+    return found[-1] if found else None
+
+
+def _study(run: Place) -> Mapping[str, Any]:
+    """Return study.json; empty where a folder holds a table alone."""
+    return RunDirectory.read(run) if (run / "study.json").is_file() else {}
 
 
 def _in_order(table: pa.Table) -> pa.Table:
     """Sort by the order of telling, and of doubles keep the first; most tables are so already."""
-    told, rung, number = (
-        table[name].to_numpy().astype(np.int64) for name in ("told", "rung", "number")
-    )
+    number, rung, repeat, told = (table[name].to_numpy().astype(np.int64) for name in KEYS)
     order = np.arange(len(table))
     if (np.diff(told) <= 0).any():
-        order = np.lexsort((rung, told))
-    keys = (number * (1 + rung.max(initial=0)) + rung)[order]
+        order = np.lexsort((repeat, rung, told))
+    keys = number * (1 + rung.max(initial=0)) + rung
+    keys = (keys * (1 + repeat.max(initial=0)) + repeat)[order]
     first = np.unique(keys, return_index=True)[1]
     if len(first) == len(table) and (np.diff(order) == 1).all():
         return table

@@ -11,6 +11,7 @@ from typing import Any, BinaryIO
 from evometa.errors import StoreError
 from evometa.store.files import write_atomically
 from evometa.store.lock import hold
+from evometa.store.older import upgrade_study
 from evometa.store.remote import Place
 
 FILES = "files"
@@ -81,7 +82,7 @@ class RunDirectory:
 
     @staticmethod
     def read(path: Place) -> dict[str, Any]:
-        """Return study.json without holding the folder.
+        """Return study.json, as this version has it, without holding the folder.
 
         Raises:
             StoreError: if it is missing or cannot be read.
@@ -96,7 +97,7 @@ class RunDirectory:
             study: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise StoreError(f"{file} cannot be read: {error}") from error
-        return study
+        return upgrade_study(study)
 
     def end(self, summary: Mapping[str, Any]) -> None:
         """Keep how a search ended, in summary.json.

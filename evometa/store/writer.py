@@ -6,7 +6,7 @@ import errno
 import json
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -17,10 +17,10 @@ from evometa.errors import StoreError
 from evometa.records import Evaluation
 from evometa.store.files import write_atomically
 from evometa.store.provenance import provenance
-from evometa.store.reader import joined_metadata, part_files, read_part, read_rows
+from evometa.store.reader import find_evaluation, joined_metadata, part_files, read_part
 from evometa.store.remote import Place, RemotePath
 from evometa.store.run_directory import RunDirectory
-from evometa.store.schema import GeneValue, from_row, to_row
+from evometa.store.schema import GeneValue, to_row
 
 log = logging.getLogger(__name__)
 
@@ -72,18 +72,20 @@ class Writer:
         if late or len(self._rows) >= FLUSH_ROWS:
             self.flush()
 
-    def recall(self, number: int, rung: int) -> Evaluation:
+    def recall(self, number: int, rung: int, repeat: int) -> Evaluation:
         """Return a kept evaluation.
 
         Raises:
-            StoreError: if there is none of this candidate at this rung.
+            StoreError: if there is none of this candidate at this rung with this seed.
         """
         self.flush()
         for path in reversed(self._parts):
-            found = read_rows(path, number, rung)
-            if found:
-                return from_row(found[-1])
-        raise StoreError(f"the table has no evaluation of candidate {number} at rung {rung}")
+            found = find_evaluation(path, self._study, (number, rung, repeat))
+            if found is not None:
+                return found
+        raise StoreError(
+            f"the table has no evaluation of candidate {number} at rung {rung}, repeat {repeat}"
+        )
 
     def flush(self) -> None:
         """Write the rows that are waiting; on an error they go on waiting.
@@ -143,13 +145,16 @@ class Writer:
             return
         name = f"part-{_first_number(parts[0]):06d}-{_last_number(parts[-1]):06d}.parquet"
         merged = self._folder / name
-        tables = [read_part(path) for path in parts]
+        tables = [read_part(path, self._study) for path in parts]
         table = pa.concat_tables(tables, promote_options="permissive")
         self._write(merged, table.replace_schema_metadata(joined_metadata(tables)))
         for path in parts:
             if path != merged:
                 path.unlink()
         self._parts[kept:] = [merged]
+
+    def _study(self) -> Mapping[str, Any]:
+        return self._directory.study
 
     def _write(self, path: Place, table: pa.Table) -> None:
         self._directory.check()

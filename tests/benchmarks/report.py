@@ -24,7 +24,7 @@ from evometa.report.page import render
 from evometa.store import RunDirectory, make_schema
 
 STUDY = {
-    "schema": 2,
+    "schema": 3,
     "file": "/studies/synthetic.py",
     "file_sha256": "0" * 64,
     "space": {
@@ -69,11 +69,15 @@ def synthetic(rows: int, episodes: int, seed: int = 0) -> pa.Table:
         "candidate_id": ids,
         "number": number,
         "rung": np.zeros(rows, int),
+        "repeat": np.zeros(rows, int),
         "told": number,
         "status": np.where(ok, "OK", rng.choice(["DIVERGED", "ERROR", "INVALID"], rows)),
         "error": np.where(ok, "", "Traceback\nValueError: <b>no</b>"),
         "parents": [[ids[p]] if n > 20 else [] for n, p in zip(number, parent, strict=True)],
-        "operator": np.where(number < 1, "seed:MAML", rng.choice(["mutate", "crossover"], rows)),
+        "violation": np.zeros(rows),
+        "interval": np.zeros(rows),
+        "name": np.where(number < 1, "MAML", ""),
+        "operator": np.where(number < 1, "baseline", rng.choice(["mutate", "crossover"], rows)),
         "searcher": ["nsga2"] * rows,
         "genome": genomes,
         "genome_hash": ids,

@@ -111,8 +111,8 @@ class _Forgetful:
     def append(self, evaluation: Evaluation, told: int) -> None:
         """Do nothing."""
 
-    def recall(self, number: int, rung: int) -> Evaluation:
-        raise KeyError((number, rung))
+    def recall(self, number: int, rung: int, repeat: int) -> Evaluation:
+        raise KeyError((number, rung, repeat))
 
 
 def bench_utilisation() -> None:

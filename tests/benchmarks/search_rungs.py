@@ -52,8 +52,8 @@ class _Line:
             self.best = min(self.best, evaluation.metrics["loss"])
             self.points.append((self.seconds, self.best))
 
-    def recall(self, number: int, rung: int) -> Evaluation:
-        raise KeyError((number, rung))
+    def recall(self, number: int, rung: int, repeat: int) -> Evaluation:
+        raise KeyError((number, rung, repeat))
 
 
 def seconds_of(row: dict, begin: int | None, end: int) -> float:

@@ -78,8 +78,8 @@ class Recorder:
         self.seconds += took
         self.slowest = max(self.slowest, took)
 
-    def recall(self, number, rung):
-        return self._writer.recall(number, rung)
+    def recall(self, *key):
+        return self._writer.recall(*key)
 
 
 class Nobody:

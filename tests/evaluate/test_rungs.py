@@ -20,7 +20,7 @@ from evometa.evaluate.checkpoint import (
 )
 from evometa.learner import preset
 from evometa.network import mlp
-from evometa.records import Candidate, Status
+from evometa.records import Candidate, Status, repeat_seed
 from evometa.rule import rule_space, update_space
 from evometa.study import Rung, halving
 from evometa.task import Sinusoid
@@ -109,7 +109,9 @@ def test_a_look_ahead_trains_nothing():
 
 def test_further_seeds_differ_and_repeat():
     evaluate = Evaluator(study(seeds=3))
-    first, second, again = (evaluate([candidate(rung)])[0] for rung in (0, 1, 1))
+    own = candidate()
+    other = replace(own, repeat=1, seed=repeat_seed(own.seed, 1))
+    first, second, again = (evaluate([each])[0] for each in (own, other, other))
     assert first.scores != second.scores
     assert second.scores == again.scores
 

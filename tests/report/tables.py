@@ -95,7 +95,8 @@ def hostile(rows=40):
         parents=[[ids[n // 2]] if n > 20 else [] for n in range(rows)],
         genome=[genome % (text, f"{text}{n % 3}") for n in range(rows)],
         error=[HOSTILE] * rows,
-        operator=["seed:" + HOSTILE, *[HOSTILE] * (rows - 1)],
+        operator=["baseline", *[HOSTILE] * (rows - 1)],
+        name=[HOSTILE] * rows,
         node=[HOSTILE] * rows,
         status=["OK", *[["OK", "OK", "OK", HOSTILE][n % 4] for n in range(1, rows)]],
         query_loss=[float(n % 7) for n in range(rows)],
@@ -148,7 +149,8 @@ def confirmed(*names, seeds=2, episodes=5, status="OK"):
     rows = [
         {
             "candidate_id": f"c{place:06d}",
-            "operator": f"seed:{name}" if name else "mutate",
+            "operator": "baseline" if name else "mutate",
+            "name": name,
             "status": status,
             "error": HOSTILE,
             "genome": '{"width": 3}',

@@ -9,7 +9,6 @@ import pytest
 from rich.console import Console
 
 from evometa.errors import EvometaError
-from evometa.limits import parse_limit
 from evometa.metrics import Scored
 from evometa.records import Candidate, Counts, Evaluation, Status, mean_interval
 from evometa.report import Progress, front, lineage, print_candidate, print_top, rank
@@ -22,9 +21,9 @@ SCORED = Scored("query_loss", "min")
 OBJECTIVES = {"query_loss": "min", "params": "min"}
 
 
-def evaluation(number, scores, params, parents=(), operator="mutate", **changes):
+def evaluation(number, scores, params, parents=(), operator="mutate", name="", **changes):
     candidate = Candidate(
-        number, {"a": number, "b": [1, 2.5]}, 0, parents=parents, operator=operator
+        number, {"a": number, "b": [1, 2.5]}, 0, parents=parents, operator=operator, name=name
     )
     metrics = {"query_loss": float(np.mean(scores)), "params": float(params)}
     return replace(
@@ -33,7 +32,7 @@ def evaluation(number, scores, params, parents=(), operator="mutate", **changes)
 
 
 EVALUATIONS = [
-    evaluation(0, [3.0, 5.0], 10, operator="seed:MAML"),
+    evaluation(0, [3.0, 5.0], 10, operator="baseline", name="MAML"),
     evaluation(1, [1.0, 2.0], 30, ("c000000",)),
     evaluation(2, [1.0, 4.0], 20, ("c000001",)),
     evaluation(3, [0.0, 9.0], 40, ("c000002",)),
@@ -151,42 +150,44 @@ def test_progress_says_best_rate_time_left_and_failures():
 
 
 def seeded(tmp_path, *rows):
-    """Return a table from number, rung, losses an episode, or None for a failure."""
+    """Return a table from number, rung, repeat, losses an episode, or None for a failure."""
     schema = make_schema({"a": int}, ["query_loss", "params"])
     with (
         RunDirectory.create(tmp_path / "seeded", {}, "") as run,
         Writer(run, schema, gene_value) as writer,
     ):
-        for told, (number, rung, scores) in enumerate(rows):
+        for told, (number, rung, repeat, scores) in enumerate(rows):
             row = evaluation(number, scores or [0.0], 10)
             if scores is None:
                 row = replace(row, status=Status.ERROR, metrics={}, scores=(), error="no")
-            writer.append(replace(row, candidate=replace(row.candidate, rung=rung)), told)
+            writer.append(
+                replace(row, candidate=replace(row.candidate, rung=rung, repeat=repeat)), told
+            )
     return read_table(tmp_path / "seeded")
 
 
 def test_candidates_count_with_means_over_seeds_at_the_full_rung(tmp_path):
     table = seeded(
         tmp_path,
-        (0, 0, [9.0, 9.0]),
-        (1, 0, [1.0, 1.0]),  # never promoted
-        (0, 1, [4.0, 2.0]),
-        (2, 1, [5.0, 5.0]),
-        (0, 2, [2.0, 6.0]),
+        (0, 0, 0, [9.0, 9.0]),
+        (1, 0, 0, [1.0, 1.0]),  # never promoted
+        (0, 1, 0, [4.0, 2.0]),
+        (2, 1, 0, [5.0, 5.0]),
+        (0, 1, 1, [2.0, 6.0]),
     )
-    rows = {row["number"]: row for row in outcomes(table, 1).to_pylist()}
+    rows = {row["number"]: row for row in outcomes(table).to_pylist()}
     assert [*rows] == [1, 0, 2]
     assert (rows[0]["query_loss"], rows[0]["scores"], rows[0]["seeds"]) == (3.5, [3.0, 4.0], 2)
     assert (rows[2]["query_loss"], rows[2]["scores"], rows[2]["seeds"]) == (5.0, [5.0, 5.0], 1)
-    assert [row["number"] for row in standing(table, 1).to_pylist()] == [0, 2]
+    assert [row["number"] for row in standing(table).to_pylist()] == [0, 2]
 
 
 def test_who_failed_with_one_seed_is_not_ranked(tmp_path):
-    table = seeded(tmp_path, (0, 0, [1.0]), (1, 0, [2.0]), (0, 1, None), (1, 1, [4.0]))
-    rows = {row["number"]: row for row in outcomes(table, 0).to_pylist()}
+    table = seeded(tmp_path, (0, 0, 0, [1.0]), (1, 0, 0, [2.0]), (0, 0, 1, None), (1, 0, 1, [4.0]))
+    rows = {row["number"]: row for row in outcomes(table).to_pylist()}
     assert (rows[0]["status"], rows[0]["query_loss"], rows[0]["seeds"]) == ("ERROR", None, 1)
     assert rows[1]["query_loss"] == 3.0
-    assert [row["number"] for row in standing(table, 0).to_pylist()] == [1]
+    assert [row["number"] for row in standing(table).to_pylist()] == [1]
 
 
 @pytest.mark.parametrize(
@@ -196,13 +197,13 @@ def test_who_failed_with_one_seed_is_not_ranked(tmp_path):
 def test_candidates_of_one_score_are_counted(tmp_path, values, same):
     rows = [(number, 0, [value, value]) for number, value in enumerate(values)]
     table = seeded(tmp_path, *rows, (9, 0, None))
-    assert tied(table, "query_loss", 0) == same
+    assert tied(table, "query_loss") == same
 
 
 def test_progress_never_shows_who_breaks_a_constraint_as_the_best():
     _, best, second, *_ = EVALUATIONS
-    limits = [parse_limit("params <= 25", tuple(OBJECTIVES))]
-    with Progress(Console(file=io.StringIO()), OBJECTIVES, 9, lambda: Counts(1, 1), limits) as line:
+    best = replace(best, violation=0.2)
+    with Progress(Console(file=io.StringIO()), OBJECTIVES, 9, lambda: Counts(1, 1)) as line:
         line.recorded(best)
         assert "none keeps the constraints yet" in line.text
         line.found(second)
@@ -212,9 +213,9 @@ def test_progress_never_shows_who_breaks_a_constraint_as_the_best():
 
 def test_progress_does_not_take_one_seed_more_for_a_best():
     _, best, second, *_ = EVALUATIONS
-    with Progress(Console(file=io.StringIO()), OBJECTIVES, 9, lambda: Counts(1, 1), (), 0) as line:
+    with Progress(Console(file=io.StringIO()), OBJECTIVES, 9, lambda: Counts(1, 1)) as line:
         line.recorded(best)
-        line.recorded(replace(second, candidate=replace(second.candidate, rung=1)))
+        line.recorded(replace(second, candidate=replace(second.candidate, repeat=1)))
         assert f"({best.candidate.id})" in line.text and "1 promoted" in line.text
 
 

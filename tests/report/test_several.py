@@ -58,7 +58,7 @@ def test_runs_of_an_older_version_have_one_rung():
     one = ordinary(20)
     old = ordinary(10)
     old.study = {k: v for k, v in old.study.items() if k != "levels"}
-    one.study = {**one.study, "levels": [{"seed": 0}, {"seed": 0}]}
+    one.study = {**one.study, "levels": [{}, {}]}
     tables = [
         run.table.add_column(0, "run", pa.repeat(pa.scalar(name), len(run.table)))
         for name, run in (("a", one), ("b", old))

@@ -44,7 +44,7 @@ def test_it_is_a_training_with_a_new_seed_tested_on_meta_test(waves):
     seed = derive_seed(original.seed, "confirm", row["repeat"])
     assert row["seed"] == seed not in (original.seed, waves.settings.seed)
 
-    study, cpu = waves.full, torch.device("cpu")
+    study, cpu = waves.file.study, torch.device("cpu")
     admission = admit(study, original.genome, seed, cpu)
     plan = parse_plan(waves.settings.plans.get("dense", "vmap"))
     trainer = Trainer(
@@ -207,8 +207,8 @@ def test_a_training_that_diverged_leaves_no_weights(waves):
 def test_weights_of_another_seed_will_do(waves):
     run_it(waves, Confirmation(seeds=3, episodes=3, only=["c000001"]))
     folder = waves.place / "confirmed"
-    (folder / "c001000.safetensors").unlink()
-    (folder / "c001001.safetensors").write_bytes(b"torn")
+    (folder / "c000001-0.safetensors").unlink()
+    (folder / "c000001-1.safetensors").write_bytes(b"torn")
     assert load_learner(waves, "c000001").trained.endswith("by the confirmation, seed 2")
 
 

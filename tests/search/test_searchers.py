@@ -182,8 +182,8 @@ def test_seed_points_come_first_and_are_validated():
     space = Struct(a=Int(0, 9))
     searcher = make_searcher("random", space, {"loss": "min"}, 0, Wishes(seeds={"known": {"a": 4}}))
     first, second = searcher.ask(2)
-    assert (first.genome, first.operator) == ({"a": 4}, "seed:known")
-    assert second.operator == "random"
+    assert (first.genome, first.operator, first.name) == ({"a": 4}, "baseline", "known")
+    assert (second.operator, second.name) == ("random", "")
     assert second.genome != {"a": 4}
     with pytest.raises(GenomeError, match="seed point 'bad': a: must be an int from 0 to 9"):
         make_searcher("random", space, {"loss": "min"}, 0, Wishes(seeds={"bad": {"a": 40}}))
@@ -245,7 +245,7 @@ def test_twin_seeds_come_once_and_survive_foreign_results():
     searcher.tell([Evaluation(outside, Status.OK, {"loss": 0.0})])
     searcher.tell([Evaluation(Candidate(3, {"a": 1}, seed=0), Status.OK, {"loss": 0.0})])
     asked = searcher.ask(9)
-    assert [c.operator for c in asked[:2]] == ["seed:one", "seed:other"]
+    assert [(c.operator, c.name) for c in asked[:2]] == [("baseline", "one"), ("baseline", "other")]
     assert sorted(c.genome["a"] for c in asked) == [0, 2, 3, 4, 5, 6, 7, 8, 9]
     assert searcher.ask(1) == []
 
@@ -342,10 +342,22 @@ def test_strategies_know_of_no_look_ahead():
 
 
 def test_designs_of_earlier_searches_are_no_baselines():
-    seeds = {"MAML": {"a": 1}, "earlier:runs/x/c000007": {"a": 2}}
-    searcher = make_searcher("random", NINE, {"loss": "min"}, 0, Wishes(seeds=seeds))
-    operators = [candidate.operator for candidate in searcher.ask(2)]
-    assert operators == ["seed:MAML", "earlier:runs/x/c000007"]
+    """Whatever they are called: names may be equal, hold a colon, or look like a mark."""
+    names = ["MAML", "seed:MAML", "earlier:runs/x", "a:b"]
+    seeds = {name: {"a": a} for a, name in enumerate(names)}
+    designs = {"MAML": {"a": 4}, "seed:x": {"a": 5}}
+    wishes = Wishes(seeds=seeds, designs=designs)
+    searcher = make_searcher("random", NINE, {"loss": "min"}, 0, wishes)
+    found = [(each.operator, each.name) for each in searcher.ask(7)]
+    assert found[:4] == [("baseline", name) for name in names]
+    assert found[4:] == [("earlier", "MAML"), ("earlier", "seed:x"), ("random", "")]
+
+
+@pytest.mark.parametrize("word", ["baseline", "earlier"])
+def test_a_strategy_cannot_mark_what_it_proposes_as_known(word):
+    searcher = AskTell(NINE, Own(Proposal({"a": 1}, operator=word)), 0)
+    with pytest.raises(StudyError, match=f"the operator '{word}' marks known designs"):
+        searcher.ask(1)
 
 
 def test_cma_es_needs_numbers():

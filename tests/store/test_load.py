@@ -11,13 +11,13 @@ import pytest
 
 import evometa
 from evometa.errors import StoreError
-from evometa.records import Candidate, Evaluation, Status
+from evometa.records import Candidate, Evaluation, Status, repeat_seed
 from evometa.space import gene_value
 from evometa.store import RunDirectory, Writer, evaluations, make_schema
-from evometa.store.schema import VERSION
+from evometa.store.schema import COLUMNS, VERSION
 
 SCHEMA = make_schema({"a": int}, ["loss"])
-ADDED_IN_2 = ["note", "steps", "saved_seconds"]
+ADDED_LATER = [column.name for column in COLUMNS if column.since > 1]
 
 
 def evaluation(number, **changes):
@@ -36,7 +36,7 @@ def write(path, numbers, study=None):
 def make_old(run):
     """Write a run's parts again as version 1 wrote them."""
     for path in (run / "evaluations").iterdir():
-        table = pq.read_table(path).drop_columns(ADDED_IN_2)
+        table = pq.read_table(path).drop_columns(ADDED_LATER)
         pq.write_table(table.replace_schema_metadata({"evometa.schema": "1"}), path)
 
 
@@ -120,12 +120,13 @@ def test_torn_parts_are_left_out(tmp_path):
 def test_rows_keep_the_order_of_telling_and_one_a_rung(tmp_path):
     run = tmp_path / "run"
     write(run, [])
-    told = [(2, 0, 0), (0, 0, 1), (2, 1, 2), (1, 0, 3), (0, 0, 4)]  # number, rung, place
+    # number, rung, repeat, place
+    told = [(2, 0, 0, 0), (0, 0, 0, 1), (2, 1, 0, 2), (1, 0, 0, 3), (2, 1, 1, 4), (0, 0, 0, 5)]
     with RunDirectory.open(run) as held, Writer(held, SCHEMA, gene_value) as writer:
-        for number, rung, place in reversed(told):
-            candidate = replace(evaluation(number).candidate, rung=rung)
+        for number, rung, repeat, place in reversed(told):
+            candidate = replace(evaluation(number).candidate, rung=rung, repeat=repeat)
             writer.append(evaluation(number, candidate=candidate), place)
-    rows = evometa.load(run, columns=["number", "rung", "told"]).to_pylist()
+    rows = evometa.load(run, columns=["number", "rung", "repeat", "told"]).to_pylist()
     assert [tuple(row.values()) for row in rows] == told[:-1]
 
 
@@ -164,10 +165,97 @@ def test_parts_say_where_they_came_from(tmp_path):
 
 
 def test_every_column_is_documented():
+    """The README's table is the list of columns, sentence by sentence."""
     text = (Path(evometa.store.__file__).parent / "README.md").read_text()
-    for name in make_schema({}, []).names:
-        assert f"| `{name}` |" in text, f"evometa/store/README.md does not tell of {name}"
+    words = {pa.list_(pa.string()): "list of string", pa.list_(pa.float64()): "list of double"}
+    words |= {pa.timestamp("us", "UTC"): "timestamp, UTC"}
+    for column in COLUMNS:
+        kind = words.get(column.type, "word" if pa.types.is_dictionary(column.type) else None)
+        kind = "list of (iteration, loss)" if column.name == "curve" else kind or str(column.type)
+        since = f" (since version {column.since})" if column.since > 1 else ""
+        assert f"| `{column.name}` | {kind} | {column.text}{since} |" in text
     assert f"version {VERSION}" in text
+
+
+KEPT = {  # study.json of version 2: two rungs, and two further seeds as rungs of their own
+    "schema": 2,
+    "metrics": ["loss"],
+    "constraints": ["loss <= 1"],
+    "levels": [{"iterations": n, "seed": seed} for n, seed in ((3, 0), (9, 0), (9, 1), (9, 2))],
+    "earlier": {"seeds": {"earlier:runs/x/c000007": {"a": 7}}, "results": [], "skipped": 0},
+}
+
+
+def make_version_2(run, rows):
+    """Write a run as version 2 wrote it, from number, rung, operator and status."""
+    write(run, [], KEPT)
+    made = []
+    with RunDirectory.open(run) as held, Writer(held, SCHEMA, gene_value) as writer:
+        for told, (number, rung, operator, status) in enumerate(rows):
+            candidate = replace(evaluation(number).candidate, rung=rung, operator=operator)
+            metrics = {"loss": number / 2} if status is Status.OK else {}
+            made.append(evaluation(number, candidate=candidate, status=status, metrics=metrics))
+            writer.append(made[-1], told)
+    (path,) = (run / "evaluations").iterdir()
+    table = pq.read_table(path).drop_columns(["repeat", "name", "violation"])
+    pq.write_table(table.replace_schema_metadata({"evometa.schema": "2"}), path)
+
+
+OLD_ROWS = [
+    (0, 0, "seed:MAML: slow", Status.OK),
+    (1, 0, "seed:seed:x", Status.OK),
+    (2, 0, "earlier:runs/x/c000007", Status.OK),
+    (3, 0, "mutate", Status.ERROR),
+    (0, 1, "seed:MAML: slow", Status.OK),
+    (4, 1, "mutate", Status.OK),
+    (0, 2, "seed:MAML: slow", Status.OK),
+    (0, 3, "seed:MAML: slow", Status.OK),
+]
+
+
+def test_rungs_prefixes_and_constraints_of_version_2_are_read_as_todays(tmp_path):
+    run = tmp_path / "run"
+    make_version_2(run, OLD_ROWS)
+    found = [each.candidate for each in evaluations(evometa.load(run))]
+    keys = [(0, 0, 0), (1, 0, 0), (2, 0, 0), (3, 0, 0), (0, 1, 0), (4, 1, 0), (0, 1, 1), (0, 1, 2)]
+    assert [each.key for each in found] == keys
+    names = [(each.operator, each.name) for each in found]
+    maml = ("baseline", "MAML: slow")
+    assert names[:4] == [
+        maml,
+        ("baseline", "seed:x"),
+        ("earlier", "runs/x/c000007"),
+        ("mutate", ""),
+    ]
+    assert names[4:] == [maml, ("mutate", ""), maml, maml]
+    assert [each.seed for each in found[-2:]] == [repeat_seed(0, 1), repeat_seed(0, 2)]
+    broken = evometa.load(run, columns=["violation"])["violation"].to_pylist()
+    assert broken == [0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0]
+    study = RunDirectory.read(run)
+    assert study["levels"] == [{"iterations": 3}, {"iterations": 9}] and study["seeds"] == 3
+    assert study["earlier"]["seeds"] == {"runs/x/c000007": {"a": 7}}
+
+
+def test_a_run_of_version_2_goes_on_and_is_recalled_by_its_new_key(tmp_path):
+    run = tmp_path / "run"
+    make_version_2(run, OLD_ROWS)
+    before = list(evaluations(evometa.load(run)))
+    with RunDirectory.open(run) as held, Writer(held, SCHEMA, gene_value) as writer:
+        assert writer.recall(0, 1, 2) == before[-1]
+        writer._most_parts = 1
+        writer.append(evaluation(9), 8)
+    (part,) = (run / "evaluations").glob("part-*.parquet")
+    assert pq.read_schema(part).metadata[b"evometa.schema"] == str(VERSION).encode()
+    assert list(evaluations(evometa.load(run))) == [*before, evaluation(9)]
+
+
+def test_a_metric_that_is_now_a_column_is_not_mistaken_for_it(tmp_path):
+    run = tmp_path / "run"
+    make_version_2(run, OLD_ROWS[:1])
+    kept = {**KEPT, "metrics": ["loss", "violation"]}
+    (run / "study.json").write_text(json.dumps(kept))
+    with pytest.raises(StoreError, match="a metric 'violation', which is a column of its own"):
+        evometa.load(run)
 
 
 def test_a_table_is_what_others_take(tmp_path):

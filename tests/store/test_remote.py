@@ -128,7 +128,7 @@ def test_a_run_is_taken_up_again(run):
     with RunDirectory.open(run) as held, Writer(held, SCHEMA, gene_value) as writer:
         assert held.study == STUDY
         assert RunDirectory.read_file(run).decode() == SOURCE
-        assert writer.recall(1, 0).candidate.number == 1
+        assert writer.recall(1, 0, 0).candidate.number == 1
         writer.append(evaluation(3), 3)
     assert numbers_in(run) == [0, 1, 2, 3]
     with pytest.raises(StoreError, match="evometa resume s3://bucket/"):

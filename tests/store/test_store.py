@@ -68,7 +68,8 @@ finite = st.floats(allow_nan=False, allow_infinity=False)
 def test_what_is_written_is_read(tmp_path_factory, status, text, parents, scores, metrics, seed):
     path = tmp_path_factory.mktemp("runs") / "run"
     genome = {"a": 3, "b": 0.1, "c": text}
-    candidate = Candidate(7, genome, seed, parents=tuple(parents), operator=text, searcher="s")
+    more = {"operator": text, "searcher": "s", "name": text, "rung": 1, "repeat": 2}
+    candidate = Candidate(7, genome, seed, parents=tuple(parents), **more)
     original = Evaluation(
         candidate,
         status,
@@ -79,13 +80,14 @@ def test_what_is_written_is_read(tmp_path_factory, status, text, parents, scores
         error=text,
         note=text,
         started_at=12.5,
+        violation=0.25,
     )
     with RunDirectory.create(path, STUDY, SOURCE) as run, Writer(run, SCHEMA, gene_value) as writer:
         writer.append(original, 7)
     table = read_table(path)
     assert list(evaluations(table)) == [original]
     assert table["gene.c"].to_pylist() == [text]
-    assert table.schema.metadata[b"evometa.schema"] == b"2"
+    assert table.schema.metadata[b"evometa.schema"] == b"3"
 
 
 def test_rows_come_back_in_the_order_of_telling(tmp_path):
@@ -223,9 +225,9 @@ def test_recall_finds_old_and_waiting_rows(tmp_path):
     ):
         for number in range(3):
             writer.append(evaluation(number), number)
-        assert writer.recall(1, 0) == evaluation(1)
+        assert writer.recall(1, 0, 0) == evaluation(1)
         with pytest.raises(StoreError, match="no evaluation of candidate 9 at rung 0"):
-            writer.recall(9, 0)
+            writer.recall(9, 0, 0)
 
 
 def test_a_full_disk_is_named_and_the_rows_wait(tmp_path, monkeypatch):

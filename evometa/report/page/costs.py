@@ -133,7 +133,9 @@ def time_spent(facts: Facts) -> Section:
 def _shares(facts: Facts, total: float) -> Html:
     """Device time by rung and by what made the candidates."""
     named = facts.rows.select(["rung", "operator", "seconds"])
-    named = named.set_column(1, "operator", named["operator"].cast(pa.string()))
+    words = [facts.rows[name].cast(pa.string()) for name in ("operator", "name")]
+    made_by = pc.utf8_trim(pc.binary_join_element_wise(*words, " "), " ")
+    named = named.set_column(1, "operator", made_by)
     rows = []
     for column in ("rung", "operator"):
         sums = named.group_by(column).aggregate([("seconds", "sum"), ("seconds", "count")])

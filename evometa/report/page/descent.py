@@ -10,7 +10,7 @@ from evometa.report.page.document import Html, Plot, Section, label, table
 from evometa.report.page.facts import Facts, number
 from evometa.report.ranking import lineage
 from evometa.report.rules import describe_rule
-from evometa.report.show import differences
+from evometa.report.show import differences, made_by
 
 MOST_STEPS = 60
 
@@ -25,7 +25,7 @@ def descent(facts: Facts) -> Section:
         return Section(
             "lineage",
             topic,
-            f"{facts.winner.id} has no parents; it came from: {line[0]['operator']}",
+            f"{facts.winner.id} has no parents; it came from: {made_by(line[0])}",
         )
     cut = line[-MOST_STEPS:]
     values = [_value(facts, row["candidate_id"]) for row in cut]
@@ -39,7 +39,7 @@ def descent(facts: Facts) -> Section:
         rows.append(
             (
                 facts.called(row["candidate_id"]),
-                row["operator"],
+                made_by(row),
                 row["status"] if value is None else number(value),
                 "" if paired is None else f"{paired[0]:+.3g} ± {paired[1]:.2g}",
                 changes or "nothing changed",
@@ -85,7 +85,7 @@ def _figure(facts: Facts, line: list[dict[str, object]], values: list[float | No
         error_y={"type": "data", "array": half, "thickness": 1.5, "width": 0}
         if facts.primary == facts.scored
         else None,
-        text=[label(row["operator"]) for row in line],
+        text=[label(made_by(row)) for row in line],
         hovertemplate="%{text}: %{y:.4g}<extra></extra>",
         showlegend=False,
     )

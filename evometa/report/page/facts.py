@@ -17,8 +17,8 @@ from evometa.errors import EvometaError
 from evometa.limits import parse_limit
 from evometa.metrics import scored_metric
 from evometa.records import Genome, Objectives
-from evometa.report.ranking import SEED, Ranked, front, gain, losses_of, rank
-from evometa.report.standing import full_rung, outcomes, standing
+from evometa.report.ranking import Ranked, front, gain, losses_of, rank
+from evometa.report.standing import outcomes, standing
 
 Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
@@ -34,7 +34,7 @@ class Facts:
     Attributes:
         name: of the run.
         study: study.json.
-        rows: all evaluations, one a candidate and rung, in the order of telling.
+        rows: all evaluations, one a candidate, rung and repeat, in the order of telling.
         objectives: name to direction; the first is the primary one.
         scored: the metric that the column `scores` holds for each episode.
     """
@@ -80,12 +80,12 @@ class Facts:
     @cached_property
     def final(self) -> pa.Table:
         """One row a candidate of any status, in the order of telling, with means over seeds."""
-        return outcomes(self.rows, full_rung(self.study))
+        return outcomes(self.rows)
 
     @cached_property
     def ok(self) -> pa.Table:
         """Those that may be ranked, at the full rung, as means over their seeds."""
-        return standing(self.rows, full_rung(self.study))
+        return standing(self.rows)
 
     @cached_property
     def losses(self) -> Floats:
@@ -105,7 +105,6 @@ class Facts:
             self.objectives,
             scored=scored_metric(self.study),
             n=TOP,
-            full=full_rung(self.study),
             limits=[
                 parse_limit(text, self.study["metrics"])
                 for text in self.study.get("constraints", ())
@@ -161,11 +160,6 @@ class Facts:
 def spread(n: int, most: int) -> Indices:
     """Return at most `most` of `n` places, evenly spread."""
     return np.unique(np.linspace(0, n - 1, min(n, most)).astype(np.int64)) if n else np.arange(0)
-
-
-def is_baseline(operator: str) -> bool:
-    """Tell whether a row's operator marks a baseline."""
-    return operator.startswith(SEED)
 
 
 def genome_of(row: Mapping[str, Any]) -> Genome:

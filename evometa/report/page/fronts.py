@@ -10,7 +10,8 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from evometa.report.page.document import LONGEST_TITLE, Plot, Section, label
-from evometa.report.page.facts import Facts, Indices, genome_of, is_baseline, number
+from evometa.report.page.facts import Facts, Indices, genome_of, number
+from evometa.report.ranking import is_baseline
 from evometa.report.rules import describe_rule
 from evometa.report.show import brief
 
@@ -92,7 +93,7 @@ def _panel(
 ) -> None:
     vertical, horizontal = pair
     y, x = (facts.ok[name].to_numpy() for name in pair)
-    known = np.array([is_baseline(o) for o in facts.ok["operator"].cast("string").to_pylist()])
+    known = is_baseline(facts.ok)
     members = facts.on_front
     for mask, name, marker in (
         (~members & ~known, "dominated", {"size": 6, "color": "#94a3b8", "opacity": 0.5}),

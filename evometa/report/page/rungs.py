@@ -20,19 +20,20 @@ FEWEST = 3
 def agreement(facts: Facts) -> Section:
     """Rank correlation of the primary objective between each rung and the next."""
     topic = "Rungs"
-    rungs = sorted(pc.unique(facts.rows["rung"]).to_pylist())
+    rows = facts.rows.filter(pc.equal(facts.rows["repeat"], 0))
+    rungs = sorted(pc.unique(rows["rung"]).to_pylist())
     if len(rungs) < 2:
         return Section("rungs", topic, "One rung: every candidate was evaluated at full fidelity")
-    pairs = [(low, high, *_both(facts, low, high)) for low, high in pairwise(rungs)]
+    pairs = [(low, high, *_both(rows, facts.primary, low, high)) for low, high in pairwise(rungs)]
     pairs = [pair for pair in pairs if len(pair[2]) >= FEWEST]
     if not pairs:
         return Section("rungs", topic, "Too few candidates were evaluated at two rungs to compare")
-    rows, taus = [], []
+    lines, taus = [], []
     figure = make_subplots(1, len(pairs), horizontal_spacing=0.09)
     for column, (low, high, at_low, at_high) in enumerate(pairs, start=1):
         tau, rho = kendalltau(at_low, at_high).statistic, spearmanr(at_low, at_high).statistic
         taus.append(tau)
-        rows.append((f"{low} → {high}", f"{len(at_low):,}", f"{tau:.2f}", f"{rho:.2f}"))
+        lines.append((f"{low} → {high}", f"{len(at_low):,}", f"{tau:.2f}", f"{rho:.2f}"))
         drawn = spread(len(at_low), MOST_DRAWN)
         figure.add_scatter(
             x=at_low[drawn],
@@ -62,17 +63,17 @@ def agreement(facts: Facts) -> Section:
         [
             Plot(figure, caption),
             table(
-                ["rungs", "candidates", "Kendall's tau", "Spearman's rho"], rows, numbers=(1, 2, 3)
+                ["rungs", "candidates", "Kendall's tau", "Spearman's rho"], lines, numbers=(1, 2, 3)
             ),
         ],
     )
 
 
-def _both(facts: Facts, low: int, high: int) -> tuple[Floats, Floats]:
-    fine = pc.equal(pc.cast(facts.rows["status"], pa.string()), Status.OK.value)
-    rows = facts.rows.filter(fine).select(["number", "rung", facts.primary])
+def _both(rows: pa.Table, primary: str, low: int, high: int) -> tuple[Floats, Floats]:
+    fine = pc.equal(pc.cast(rows["status"], pa.string()), Status.OK.value)
+    rows = rows.filter(fine).select(["number", "rung", primary])
     one, other = (rows.filter(pc.equal(rows["rung"], rung)) for rung in (low, high))
     _, left, right = np.intersect1d(
         one["number"].to_numpy(), other["number"].to_numpy(), return_indices=True
     )
-    return one[facts.primary].to_numpy()[left], other[facts.primary].to_numpy()[right]
+    return one[primary].to_numpy()[left], other[primary].to_numpy()[right]
