@@ -195,8 +195,8 @@ def test_who_failed_with_one_seed_is_not_ranked(tmp_path):
     [([1 / 3, 1 / 3 + 1e-12, 1 / 3], 3), ([0.5, 0.5, 0.4], 0), ([0.5], 0), ([], 0)],
 )
 def test_candidates_of_one_score_are_counted(tmp_path, values, same):
-    rows = [(number, 0, [value, value]) for number, value in enumerate(values)]
-    table = seeded(tmp_path, *rows, (9, 0, None))
+    rows = [(number, 0, 0, [value, value]) for number, value in enumerate(values)]
+    table = seeded(tmp_path, *rows, (9, 0, 0, None))
     assert tied(table, "query_loss") == same
 
 
