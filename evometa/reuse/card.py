@@ -6,13 +6,12 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from evometa.learner.gradient import GradientLearner
+from evometa.learner import family_of, preset
+from evometa.learner.families import Named
 from evometa.records import Evaluation, Genome, genome_hash, mean_interval
 from evometa.report.confirmed import Confirmed, compare
-from evometa.report.rules import describe_rule
 from evometa.reuse.learner import FewShotLearner
 from evometa.reuse.stored import StoredRun
-from evometa.rule import GradientRule, formula
 from evometa.store import read_confirmed, versions
 
 
@@ -21,7 +20,9 @@ def model_card(
     candidate_id: str,
     learner: FewShotLearner,
     now: Evaluation | None,
+    facts: Mapping[str, Any],
     difference: float,
+    written: bool,
 ) -> str:
     """Return the card as Markdown.
 
@@ -30,13 +31,15 @@ def model_card(
         candidate_id: of the candidate.
         learner: the trained candidate.
         now: its evaluation, if it was trained for this export.
+        facts: learner.json.
         difference: between the export's outputs and the learner's.
+        written: whether `rule.py` is there.
     """
     evaluation = now or run.evaluation(candidate_id)
     confirmed = _find(run, candidate_id)
     parts = [
         f"# {candidate_id} of {run.kept['file'].rpartition('/')[2]}",
-        _summary(learner),
+        _summary(facts),
         "```\npython example.py\n```",
         "In a program of your own, with this folder on its path:",
         _USE,
@@ -47,7 +50,7 @@ def model_card(
         "## Cost",
         _cost(evaluation, confirmed.metrics if confirmed else evaluation.metrics),
         "## Learning rule",
-        _rule(learner, evaluation.candidate.genome),
+        _rule(run, evaluation.candidate.genome, facts, written),
         "## Network",
         _fenced(evaluation.network),
         "## Genome",
@@ -67,13 +70,32 @@ adapted.predict(x_new)
 ```"""
 
 
-def _summary(learner: FewShotLearner) -> str:
-    kind = "classes" if learner.outputs is None else "values"
-    shape = ", ".join(("examples", *map(str, learner.example.leaves[0].shape)))
-    return (
-        f"A few-shot learner: from a few labelled examples of a new task it learns to predict "
-        f"{kind}. Inputs have the shape `({shape})`. It needs the files of this folder and PyTorch."
+def _summary(facts: Mapping[str, Any]) -> str:
+    kind = "classes" if facts["outputs"] is None else "values"
+    shapes = [
+        f"`{leaf['name'] or 'x'}`: {leaf['dtype']} of shape "
+        f"`({', '.join(['examples', *map(str, leaf['shape'])])})`"
+        for leaf in facts["inputs"]
+    ]
+    limits = [
+        f"It takes {_count(*limits)} {axis}."
+        for axis, limits in facts["limits"].items()
+        if tuple(limits) != (1, None)
+    ]
+    return " ".join(
+        [
+            "A few-shot learner: from a few labelled examples of a new task it learns to predict "
+            f"{kind}. Inputs are {'; '.join(shapes)}.",
+            *limits,
+            "It needs the files of this folder and PyTorch.",
+        ]
     )
+
+
+def _count(least: int, most: int | None) -> str:
+    if most is None:
+        return f"{least} or more"
+    return f"exactly {least}" if least == most else f"from {least} to {most}"
 
 
 def _find(run: StoredRun, candidate_id: str) -> Confirmed | None:
@@ -137,15 +159,20 @@ def _cost(evaluation: Evaluation, metrics: Mapping[str, float]) -> str:
     return "\n".join(lines)
 
 
-def _rule(learner: FewShotLearner, genome: Genome) -> str:
-    family = learner.learner
-    if not isinstance(family, GradientLearner) or not isinstance(family.rule, GradientRule):
-        return f"`{describe_rule(genome)}`"
-    rule = family.rule
-    return (
-        f"`{formula(rule)}`\n\n{rule.steps} steps, adapting {rule.adapts}, rates {rule.rates}; "
-        "written out in `rule.py`."
-    )
+def rule_of(run: StoredRun, genome: Genome) -> Named:
+    """Return the family of a candidate and its genes."""
+    own = isinstance(genome, dict) and "rule" in genome
+    return family_of(genome["rule"] if own else preset("maml"), run.file.study.all_families)
+
+
+def _rule(run: StoredRun, genome: Genome, facts: Mapping[str, Any], written: bool) -> str:
+    family, genes = rule_of(run, genome)
+    how = [f"`{family.formula(genes, run.file.study.primitives)}`"]
+    if facts["steps"]:
+        how.append(f"{facts['steps']} steps.")
+    if written:
+        how.append("Written out in `rule.py`, to be read.")
+    return "\n\n".join(how)
 
 
 def _origin(run: StoredRun, evaluation: Evaluation, difference: float) -> str:

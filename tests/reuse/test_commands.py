@@ -36,7 +36,7 @@ def test_a_result_is_confirmed_repeated_and_taken_away(waves, tmp_path):
     said = evometa("export", run, "c000001", tmp_path / "out")
     assert said.startswith("This runs the study file") and "example.py" in said
     facts = json.loads((tmp_path / "out" / "learner.json").read_text())
-    assert facts["loss"] == "squared" and facts["classes"] is False
+    assert facts["outputs"] == 1 and facts["classes"] is None
 
 
 def test_they_may_look_while_the_search_runs(waves, tmp_path):
