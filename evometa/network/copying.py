@@ -181,8 +181,8 @@ class Kept:
 
 
 def is_own(module: nn.Module) -> bool:
-    """Return whether a module's class is not one of PyTorch's."""
-    return not type(module).__module__.startswith("torch.nn.modules")
+    """Return whether a module's class is one of a study or of another package."""
+    return not type(module).__module__.startswith(("torch.nn.modules.", "evometa.network."))
 
 
 def _layer(name: str) -> str:

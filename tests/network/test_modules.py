@@ -550,3 +550,27 @@ def test_dropout_comes_back_after_scoring_where_it_is_not_frozen():
         torch.manual_seed(0)
         found, _ = network(network.params, network.buffers, inputs, norm="batch", training=training)
         torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("hooked", [False, True])
+def test_calls_of_one_kind_are_not_mixed_up_with_those_of_another(hooked):
+    module, inputs = normed(lambda m: None), torch.randn(6, 3)
+    if hooked:
+        module[1].register_forward_hook(lambda module, inputs, outputs: outputs * 2)
+    network = Network(module)
+
+    def call(used, norm, training):
+        return used(network.params, network.buffers, inputs, norm=norm, training=training)
+
+    kinds = [
+        (used, norm, training)
+        for used in (network, network.unmapped)
+        for norm in ("batch", "record", "stored")
+        for training in (True, False)
+    ]
+    fresh = [call(*kind) for kind in kinds]
+    for _ in range(2):
+        for kind, expected in zip(kinds, fresh, strict=True):
+            for _ in range(2):
+                torch.testing.assert_close(call(*kind), expected, rtol=0, atol=0)
+    assert not torch.allclose(fresh[0][0], fresh[4][0])
