@@ -30,7 +30,7 @@ from evometa.evaluate.randomness import begin, forked_random
 from evometa.evaluate.training import training_task
 from evometa.learner import Learner, Meta, Traits, family_of, preset
 from evometa.limits import broken
-from evometa.network import Cost, Network, measure_cost
+from evometa.network import Cost, Network, check_faithful, measure_cost
 from evometa.records import Genome, derive_seed
 from evometa.study import Study
 from evometa.task.episodes import examples_of, leading, over, part_of
@@ -110,6 +110,7 @@ def admit(
         check_broadcast(task, outputs, support)
         module = _materialised(module, inputs)
     _check_randomness(study, genome, seed, module)
+    _check_function(module, inputs)
     rule = genome["rule"] if isinstance(genome, dict) and "rule" in genome else preset("maml")
     size = _rule_size(study, rule)
     known = {"params": cost.params, "macs": cost.macs, "rule_size": size}
@@ -227,6 +228,15 @@ def _materialised(module: nn.Module, inputs: Any) -> nn.Module:
         with torch.no_grad():
             module(over(torch.clone, inputs))
     return module
+
+
+def _check_function(module: nn.Module, inputs: Any) -> None:
+    try:
+        check_faithful(module, inputs)
+    except Exception as error:
+        known = isinstance(error, ValueError)
+        reason = str(error) if known else f"{type(error).__name__}: {error}"
+        raise Rejected(f"the network cannot be trained here: {reason}") from error
 
 
 def _own_episodes(

@@ -7,6 +7,7 @@ parameters and multiply-accumulates without running anything.
 
 from evometa.network.blocks import ConvBlock, conv_net, mlp
 from evometa.network.cost import Cost, measure_cost
+from evometa.network.faithful import check_faithful
 from evometa.network.padding import Padded, unpadded
 from evometa.network.stateless import Network, Norm, Tensors
 
@@ -17,6 +18,7 @@ __all__ = [
     "Norm",
     "Padded",
     "Tensors",
+    "check_faithful",
     "conv_net",
     "measure_cost",
     "mlp",

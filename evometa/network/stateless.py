@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Set
 from typing import Any, Literal, TypeAlias, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils.parametrize import is_parametrized
 
+from evometa.network.copying import Kept, check_plain, copied
 from evometa.network.padding import Padded
+from evometa.network.structure import structure_of
+from evometa.network.surroundings import surroundings
 
 Tensors: TypeAlias = dict[str, Tensor]
 
@@ -46,20 +48,16 @@ class Network:
     """
 
     def __init__(self, module: nn.Module, *, plain: bool = False) -> None:
-        self._plain = plain
         self.mapped = True
-        self._recurrent = any(isinstance(m, nn.RNNBase) for m in module.modules())
-        self.has_batch_norm = any(isinstance(m, _BatchNorm) for m in module.modules())
+        check_plain(module)
+        form = copied(module)
+        set_training(form)
+        norms = [layer for layer in form.modules() if is_norm(layer)]
+        self.has_batch_norm = any(not _is_frozen(layer) for layer in norms)
+        for layer in norms:
+            _make_episodic(layer)
         convolves = any(isinstance(m, nn.modules.conv._ConvNd) for m in module.modules())
         self.kind = "convolution" if convolves else "dense"
-        norms: tuple[Norm, ...] = ("batch", "record", "stored") if self.has_batch_norm else ()
-        form = _stateless(module, "batch", training=True, mapped=True)
-        self._forms = {
-            (norm, training, mapped): _Form(_stateless(module, norm, training, mapped))
-            for norm in norms or ("batch",)
-            for training in (True, False)
-            for mapped in ((True, False) if norms else (True,))
-        }
         named = dict(form.named_parameters())
         frozen = {name: value for name, value in named.items() if not value.requires_grad}
         self.params: Tensors = {k: v.detach().clone() for k, v in named.items() if k not in frozen}
@@ -72,7 +70,11 @@ class Network:
         self.statistics = _names(form, "running_mean", "running_var", among=self.buffers)
         shapes = [(name, tuple(value.shape)) for name, value in self.params.items()]
         self.text = repr(module)
-        self.structure = f"{self.text} {shapes} {'plain' if plain else ''}"
+        self.structure = (
+            f"{type(module).__name__} {shapes} {'plain ' if plain else ''}{structure_of(module)}"
+        )
+        self._surroundings = surroundings(module, plain=plain)
+        self._form = _Form(form, self.buffers.keys() - frozen.keys() - set(self.statistics))
 
     @property
     def unmapped(self) -> Network:
@@ -96,9 +98,11 @@ class Network:
         Returns:
             What `forward` returns, and the new buffers.
         """
-        key = (norm, training, self.mapped) if self.has_batch_norm else ("batch", training, True)
-        with _plain_kernels(self._recurrent) if self._plain else nullcontext():
-            return self._forms[key](params, buffers, inputs)
+        self._form.become(norm, training, self.mapped)
+        if self._surroundings is None:
+            return self._form(params, buffers, inputs)
+        with self._surroundings():
+            return self._form(params, buffers, inputs)
 
 
 class _Form:
@@ -106,15 +110,20 @@ class _Form:
 
     `torch.func.functional_call` does the same; it looks all names up again each time, a tenth of
     the time of a meta-gradient of a small network.
+
+    Args:
+        module: in training mode; its batch-norm layers are `_EpisodeBatchNorm`.
+        moving: names of the buffers that it may change in place.
     """
 
-    def __init__(self, module: nn.Module) -> None:
-        self._module = module
+    def __init__(self, module: nn.Module, moving: Set[str]) -> None:
+        self._module, self._moving = module, moving
         names: dict[int, str] = {}
         for name, tensor in (*module.named_parameters(), *module.named_buffers()):
             names.setdefault(id(tensor), name)  # the first one of shared tensors
         self._recurrent = [m for m in module.modules() if isinstance(m, nn.RNNBase)]
         self._norms = [m for m in module.modules() if isinstance(m, _EpisodeBatchNorm)]
+        self._hooked = any(m._forward_hooks or m._forward_pre_hooks for m in self._norms)
         self._places: dict[str, list[tuple[dict[str, Tensor | None], str]]] = {}
         for owner in module.modules():
             for table in (owner._parameters, owner._buffers):
@@ -122,18 +131,41 @@ class _Form:
                 for leaf, value in places.items():
                     if value is not None:
                         self._places.setdefault(names[id(value)], []).append((places, leaf))
+        for layer in self._recurrent:  # what it was made with is not what it is given
+            layer._flat_weight_refs = [None] * len(layer._flat_weights)
+        self._still = [part for part in module.modules() if not part.training]
+        self._now: tuple[Norm, bool, bool] = ("batch", True, True)
         self._leave()
+        self._kept = Kept(module)
+
+    def become(self, norm: Norm, training: bool, mapped: bool) -> None:
+        """Prepare for calls of a kind."""
+        if self._now == (norm, training, mapped):
+            return
+        for layer in self._norms:
+            layer.norm, layer.mapped = norm, mapped
+        if training != self._now[1]:
+            self._module.train(training)
+            for part in self._still:
+                part.training = False
+        if training != self._now[1] or self._hooked:
+            self._kept = Kept(self._module)
+        self._now = norm, training, mapped
 
     def __call__(self, params: Tensors, buffers: Tensors, inputs: Any) -> tuple[Any, Tensors]:
-        if isinstance(inputs, Padded):
-            inputs, mask = inputs
-            for layer in self._norms:
-                layer.mask = mask
-        for tensors in (params, buffers):
-            for name, value in tensors.items():
-                for table, leaf in self._places[name]:
-                    table[leaf] = value
         try:
+            if isinstance(inputs, Padded):
+                inputs, mask = inputs
+                for layer in self._norms:
+                    layer.mask = mask
+            for tensors in (params, buffers):
+                for name, value in tensors.items():
+                    given = value.clone() if name in self._moving else value
+                    for table, leaf in self._places[name]:
+                        table[leaf] = given
+            for cell in self._recurrent:
+                weights = (getattr(cell, name, None) for name in cell._flat_weights_names)
+                cell._flat_weights = list(weights)
             outputs = self._module(inputs)
             left = {}
             for name in buffers:
@@ -142,6 +174,7 @@ class _Form:
             return outputs, left
         finally:
             self._leave()
+            self._kept.restore()
 
     def _leave(self) -> None:
         """Hold no tensor between calls, so that no graph outlives its use."""
@@ -150,40 +183,33 @@ class _Form:
                 table[leaf] = None
         for norm in self._norms:
             norm.mask = None
-        for layer in self._recurrent:  # which keep a list of their weights
+        for layer in self._recurrent:
             layer._flat_weights = [None] * len(layer._flat_weights)
 
 
-class _EpisodeBatchNorm(nn.Module):
-    """Batch norm over dimension 1 whose statistics belong to an episode, not to a history."""
+class _EpisodeBatchNorm(_BatchNorm):
+    """Batch norm over dimension 1 whose statistics belong to an episode, not to a history.
 
-    weight: nn.Parameter | None
-    bias: nn.Parameter | None
-    running_mean: Tensor
-    running_var: Tensor
+    A frozen one, which is in evaluation mode while the network trains, always has its own.
+    """
+
+    norm: Norm
+    mapped: bool
+    frozen: bool
     mask: Tensor | None = None  # which examples are real, where some are padding
 
-    def __init__(self, original: _BatchNorm, norm: Norm, mapped: bool) -> None:
-        super().__init__()
-        self.norm, self.mapped, self.eps = norm, mapped, original.eps
-        self.register_parameter("weight", original.weight)
-        self.register_parameter("bias", original.bias)
-        like = original.weight if original.weight is not None else original.running_mean
-        zeros = torch.zeros(original.num_features)
-        zeros = zeros if like is None else zeros.to(like)
-        self.register_buffer("running_mean", zeros)
-        self.register_buffer("running_var", torch.ones_like(zeros))
-
     def forward(self, inputs: Tensor) -> Tensor:
-        if self.norm == "batch" and not self.mapped and self.mask is None:
+        stored = self.frozen or self.norm == "stored"
+        if not stored and self.norm == "batch" and not self.mapped and self.mask is None:
             return F.batch_norm(
                 inputs, None, None, self.weight, self.bias, training=True, eps=self.eps
             )
-        if self.norm == "stored":
+        if stored:
+            assert self.running_mean is not None and self.running_var is not None
             mean, var = self.running_mean, self.running_var
         else:
             var, mean = self._statistics(inputs)
-        if self.norm == "record":
+        if self.norm == "record" and not stored:
             # assigned, not updated in place: differentiable and safe under vmap
             self.running_mean, self.running_var = mean, var
         # Plain arithmetic: mapped over tasks, PyTorch's own batch norm has a wrong second
@@ -214,25 +240,47 @@ class _EpisodeBatchNorm(nn.Module):
         return (centred.square() * real).sum(dims) / count, mean
 
 
-def _stateless(module: nn.Module, norm: Norm, training: bool, mapped: bool) -> nn.Module:
-    form = copy.deepcopy(module)
-    for parent in list(form.modules()):
-        for name, child in list(parent.named_children()):
-            if isinstance(child, _BatchNorm):
-                setattr(parent, name, _EpisodeBatchNorm(child, norm, mapped))
-    if isinstance(form, _BatchNorm):
-        form = _EpisodeBatchNorm(form, norm, mapped)
-    return form.train(training)
+def is_norm(layer: nn.Module) -> bool:
+    """Return whether a layer is batch norm as PyTorch computes it."""
+    return (
+        isinstance(layer, _BatchNorm)
+        and type(layer).forward in (_BatchNorm.forward, nn.SyncBatchNorm.forward)
+        and not is_parametrized(layer)
+    )
+
+
+def set_training(module: nn.Module) -> None:
+    """Set training mode; what is in evaluation mode before stays so, as frozen layers do."""
+    still = [part for part in module.modules() if not part.training]
+    module.train()
+    for part in still:
+        part.training = False
+
+
+def _is_frozen(layer: nn.Module) -> bool:
+    return not layer.training and layer.running_mean is not None
+
+
+def _make_episodic(layer: nn.Module) -> None:
+    """Change a batch-norm layer where it is, so that all who refer to it see the change."""
+    assert isinstance(layer, _BatchNorm)
+    frozen = _is_frozen(layer)
+    layer._buffers.pop("num_batches_tracked", None)
+    if not frozen:
+        like = layer.weight if layer.weight is not None else layer.running_mean
+        zeros = torch.zeros(layer.num_features)
+        zeros = zeros if like is None else zeros.to(like).detach()
+        layer.running_mean, layer.running_var = zeros, torch.ones_like(zeros)
+    layer.__class__ = _EpisodeBatchNorm
+    assert isinstance(layer, _EpisodeBatchNorm)
+    layer.norm, layer.mapped, layer.frozen = "batch", True, frozen
 
 
 def _names(form: nn.Module, *leaves: str, among: Tensors) -> tuple[str, ...]:
-    layers = [name for name, m in form.named_modules() if isinstance(m, _EpisodeBatchNorm)]
+    layers = [
+        name
+        for name, m in form.named_modules()
+        if isinstance(m, _EpisodeBatchNorm) and not (m.frozen and leaves[0] == "running_mean")
+    ]
     names = [f"{layer}.{leaf}" if layer else leaf for layer in layers for leaf in leaves]
     return tuple(name for name in names if name in among)
-
-
-@contextmanager
-def _plain_kernels(recurrent: bool) -> Iterator[None]:
-    cells = torch.backends.cudnn.flags(enabled=False) if recurrent else nullcontext()
-    with sdpa_kernel(SDPBackend.MATH), cells:
-        yield
