@@ -46,7 +46,7 @@ def model_card(
         "## Score",
         _score(run, confirmed, evaluation),
         "## Protocol",
-        _protocol(run, learner),
+        _protocol(run, learner, evaluation),
         "## Cost",
         _cost(evaluation, confirmed.metrics if confirmed else evaluation.metrics),
         "## Learning rule",
@@ -108,9 +108,9 @@ def _score(run: StoredRun, confirmed: Confirmed | None, evaluation: Evaluation) 
     metric = run.kept["metrics"][0]
     if confirmed is not None:
         return _confirmed_score(metric, confirmed)
-    mean, half = mean_interval(evaluation.scores)
+    half = evaluation.interval or mean_interval(evaluation.scores)[1]
     return (
-        f"{metric} {mean:.4g} ± {half:.2g} on {len(evaluation.scores)} meta-validation episodes. "
+        f"{metric} {evaluation.metrics[metric]:.4g} ± {half:.2g} on {len(evaluation.scores)} meta-validation episodes. "
         "**Not confirmed**: the search selected by scores on these episodes, so it is flattered, "
         "and meta-test has not been touched."
     )
@@ -129,7 +129,7 @@ def _confirmed_score(metric: str, mine: Confirmed) -> str:
     return "\n".join(lines)
 
 
-def _protocol(run: StoredRun, learner: FewShotLearner) -> str:
+def _protocol(run: StoredRun, learner: FewShotLearner, evaluation: Evaluation) -> str:
     training: Mapping[str, Any] = run.kept["training"]
     task = ", ".join(f"{key} {value}" for key, value in run.kept["task"].items())
     return "\n".join(
@@ -138,15 +138,27 @@ def _protocol(run: StoredRun, learner: FewShotLearner) -> str:
             f"- meta-training: {training['tasks']} episodes a meta-iteration; these weights were "
             f"trained {learner.trained}",
             f"- batch-norm protocol: {training['norm']}"
-            + (_TRANSDUCTIVE if training["norm"] == "transductive" else ""),
+            + (_company(run, evaluation) if training["norm"] == "transductive" else ""),
         ]
     )
 
 
-_TRANSDUCTIVE = (
-    "; where the network has batch norm, new inputs are normalised by the statistics of those that "
-    "are given together, so predict in batches like those of the task"
-)
+def _company(run: StoredRun, evaluation: Evaluation) -> str:
+    """Say what a transductive learner is worth when its queries come one at a time."""
+    metric = run.kept["metrics"][0]
+    alone = evaluation.metrics.get(f"one_by_one_{metric}")
+    found = (
+        ""
+        if alone is None
+        else (
+            f": {metric} was {evaluation.metrics[metric]:.4g} for all queries of a task at once, and "
+            f"{alone:.4g} one at a time"
+        )
+    )
+    return (
+        "; where the network has batch norm, new inputs are normalised by the statistics of those "
+        f"that are given together, so predict in batches like those of the task{found}"
+    )
 
 
 def _cost(evaluation: Evaluation, metrics: Mapping[str, float]) -> str:

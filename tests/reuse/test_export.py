@@ -10,7 +10,9 @@ import pytest
 import torch
 from packaging.requirements import Requirement
 from safetensors.torch import save_file
+from typer.testing import CliRunner
 
+from evometa.cli import app
 from evometa.errors import EvometaError
 from evometa.reuse.export import export
 from evometa.reuse.exported.learner import Learner, read_safetensors
@@ -371,3 +373,14 @@ def test_a_primitive_of_ones_own_is_exported_though_it_cannot_be_written_out(tmp
     assert export(run, "c000000", tmp_path / "out").difference < 1e-6
     assert not (tmp_path / "out" / "rule.py").exists()
     assert "rule.py" not in (tmp_path / "out" / "README.md").read_text()
+
+
+@pytest.mark.parametrize("images", ["transductive"], indirect=True)
+def test_card_and_show_say_what_queries_one_at_a_time_are_worth(images, tmp_path):
+    evaluation = images.evaluation("c000005")
+    together, alone = (evaluation.metrics[f"{name}accuracy"] for name in ("", "one_by_one_"))
+    card = (export(images, "c000005", tmp_path / "out").folder / "README.md").read_text()
+    assert f"accuracy was {together:.4g} for all queries" in card
+    assert f"{alone:.4g} one at a time" in card
+    said = CliRunner().invoke(app, ["show", str(images.place), "c000005"]).output
+    assert "one_by_one_accuracy" in said
