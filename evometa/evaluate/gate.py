@@ -119,11 +119,11 @@ def admit(
     learner, network = chosen.learner, chosen.network
     check_output(network, inputs, seed)
     traits, meta = learner.traits, begin(learner, seed)
-    episodes = _own_episodes(learner, traits, study, drawn)
+    own = _own_episodes(learner, traits, study, drawn)
     wanted = plans.get(network.kind) or default_plan(network.kind, device)
     if not (is_mappable(task) and traits.mappable):
         wanted = LOOP
-    plan = probe(chosen, meta, study, episodes, seed, wanted)
+    plan = probe(chosen, meta, study, drawn, own, seed, wanted)
     found = _measures(study, genome, module, inputs, learner, meta, support)
     if beyond := broken({**known, **found}, study.limits):
         raise BeyondLimits(beyond)
