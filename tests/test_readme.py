@@ -12,7 +12,7 @@ import pytest
 
 from evometa.learner import FAMILIES
 from evometa.store import read_table
-from evometa.study import load_study
+from evometa.study_file import load_study
 from tests.commands import evometa
 
 ROOT = Path(__file__).resolve().parents[1]
