@@ -3,8 +3,8 @@
 Searched together: depth, widths, kernel sizes, normalisation, activation, pooling or stride, skip
 connections and the head of the network, and the learning rule: steps and rates of second-order MAML
 with the parts of MAML++, what adapts, and the schedule of the outer loop. The baseline is the
-published four-block network at its published rate (Finn et al., 2017), at a width that a laptop can
-train.
+published four-block network at its published rate and batch-norm protocol, the transductive one
+(Finn et al., 2017), at a width that a laptop can train.
 
     evometa search search_spaces/omniglot.py --data DIR      # DIR holds the two published archives
     evometa search search_spaces/omniglot.py --download      # or have them fetched
@@ -72,6 +72,6 @@ study = Study(
     task=Omniglot(ways=WAYS, shots=1, queries=15, split="random"),
     objectives={"accuracy": "max", "params": "min"},
     baselines={"MAML conv4-32": conv4(32)},
-    training=Training(iterations=60, tasks=4, validation=60),
+    training=Training(iterations=60, tasks=4, validation=60, norm="transductive"),
     candidates=30,
 )

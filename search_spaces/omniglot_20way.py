@@ -5,7 +5,8 @@ stride, skip connections and head of the network; whether it learns by gradient 
 update, rates and steps, or by prototypes, with which distance; and the rate of the outer loop. No
 candidate may have more parameters than MAML's network, which is the published one (Finn et al.,
 2017) with 32 filters, nor more multiply-accumulates than its pooled form, which MAML++ and
-prototypical networks are published with.
+prototypical networks are published with. Batch norm is transductive, as MAML is published: the
+queries of an episode are predicted together.
 
     evometa search search_spaces/omniglot_20way.py --download
     evometa confirm runs/omniglot_20way
@@ -92,7 +93,7 @@ study = Study(
         "MAML++": conv4("pool", {"gradient": preset("maml++", rate=0.4)}),
         "ProtoNet": conv4("pool", preset("protonet"), head="flatten"),
     },
-    training=Training(iterations=150, tasks=4, validation=60),
+    training=Training(iterations=150, tasks=4, validation=60, norm="transductive"),
     rungs=halving(2),
     candidates=80,
 )

@@ -2,7 +2,8 @@
 
 5-way 1-shot Omniglot with conv4-32 (Finn et al., 2017). What is searched is the learning rule: an
 expression that says what is subtracted from the weights, with the size and granularity of its
-rates. MAML and Meta-SGD are the baselines, and two bounded updates are seeds. Sized for a laptop.
+rates. MAML and Meta-SGD are the baselines, with the transductive batch norm that they are published
+with, and two bounded updates are seeds. Sized for a laptop.
 
     evometa search search_spaces/omniglot_rules.py --download
 """
@@ -51,6 +52,6 @@ study = Study(
             "rule": preset("meta-sgd", rate=0.1, update=["mul", "sqrt", "loss", *saturating])
         },
     },
-    training=Training(iterations=150, tasks=4, validation=200),
+    training=Training(iterations=150, tasks=4, validation=200, norm="transductive"),
     candidates=60,
 )

@@ -1,14 +1,18 @@
 """The README's Python blocks run as printed."""
 
+import json
 import os
 import re
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
-from evometa.study import load_study
+from evometa.learner import FAMILIES
+from evometa.store import read_table
+from evometa.study_file import load_study
 from tests.commands import evometa
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -41,6 +45,16 @@ def test_block_runs(number, place):
 
 
 @pytest.mark.slow
+def test_the_study_with_a_task_and_a_way_of_learning_of_its_own_searches(place):
+    study = ROOT / "search_spaces" / "topics.py"
+    arguments = ("--iterations", "9", "--executor", "serial", "--run", "topics")
+    evometa("search", study, "-n", "20", *arguments, folder=place)
+    table = read_table(place / "topics").to_pydict()
+    families = {next(iter(json.loads(genome)["rule"])) for genome in table["genome"]}
+    assert families == {*FAMILIES, "neighbours"} and set(table["status"]) == {"OK"}
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [n for n, b in enumerate(BLOCKS) if "study = Study(" in b])
 def test_the_studies_of_the_readme_search(number, place):
     (place / f"mine{number}.py").write_text(BLOCKS[number])
@@ -58,8 +72,13 @@ def test_the_result_is_that_of_the_table_beside_it():
     from evometa.store import RunDirectory, read_confirmed
 
     shipped = ROOT / "search_spaces" / "omniglot_20way"
-    study = RunDirectory.read(shipped)
-    assert study["file_sha256"] == load_study(shipped.with_suffix(".py")).sha256
+    study, now = RunDirectory.read(shipped), load_study(shipped.with_suffix(".py")).study
+    assert study["training"] == asdict(now.training)
+    assert study["constraints"] == [str(limit) for limit in now.limits]
+    assert study["objectives"] == now.objectives
+    assert study["baselines"].keys() == now.baselines.keys()
+    for name, genome in study["baselines"].items():
+        assert_says(now.baselines[name], genome)
     text = (ROOT / "README.md").read_text()
     found = compare(read_confirmed(shipped), study)
     assert len(found) == 8
@@ -68,6 +87,16 @@ def test_the_result_is_that_of_the_table_beside_it():
         names = (f"| {each.name or each.id} |", f"| **{each.id}** |")
         row = next(line for line in text.split("\n") if line.startswith(names))
         assert score in row and f"{each.metrics['params']:,.0f}" in row
+
+
+def assert_says(now, then):
+    """Assert that a genome has all genes of another: the library has got further ones since."""
+    if isinstance(then, dict):
+        assert then.keys() <= now.keys()
+        for gene in then:
+            assert_says(now[gene], then[gene])
+    else:
+        assert now == then
 
 
 def test_the_report_of_the_table_is_drawn(tmp_path):

@@ -21,7 +21,6 @@ from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 from torch.utils import _pytree as pytree
 
-from evometa.errors import EvometaError
 from evometa.evaluate.faults import asked_first, check_broadcast, draw
 from evometa.evaluate.measuring import Measured, adapting, measured
 from evometa.evaluate.plan import LOOP, Plan, default_plan
@@ -120,11 +119,11 @@ def admit(
     learner, network = chosen.learner, chosen.network
     check_output(network, inputs, seed)
     traits, meta = learner.traits, begin(learner, seed)
-    episodes = _own_episodes(learner, traits, study, drawn)
+    own = _own_episodes(learner, traits, study, drawn)
     wanted = plans.get(network.kind) or default_plan(network.kind, device)
     if not (is_mappable(task) and traits.mappable):
         wanted = LOOP
-    plan = probe(chosen, meta, study, episodes, seed, wanted)
+    plan = probe(chosen, meta, study, drawn, own, seed, wanted)
     found = _measures(study, genome, module, inputs, learner, meta, support)
     if beyond := broken({**known, **found}, study.limits):
         raise BeyondLimits(beyond)
@@ -249,7 +248,9 @@ def _own_episodes(
         own = sized(training_task(study.task, traits), "gate")
         generator = torch.Generator().manual_seed(derive_seed("gate"))
         return _trimmed(own.episodes("meta-train", 2, generator))
-    except (ValueError, TypeError, EvometaError) as error:
+    except (torch.OutOfMemoryError, MemoryError):
+        raise
+    except Exception as error:
         raise Rejected(f"the learner's own episodes cannot be drawn: {error}") from error
 
 

@@ -151,13 +151,28 @@ def check_output(network: Network, inputs: Any, seed: int) -> None:
 
 
 def probe(
-    chosen: Chosen, meta: Meta, study: Study, episodes: EpisodeBatch, seed: int, wanted: Plan
+    chosen: Chosen,
+    meta: Meta,
+    study: Study,
+    drawn: EpisodeBatch,
+    own: EpisodeBatch,
+    seed: int,
+    wanted: Plan,
 ) -> Plan:
     """Take a meta-gradient and score by the plan, or in a loop; return the one that works.
 
     Data-dependent control flow, for instance, cannot be mapped.
+
+    Args:
+        chosen: the learner.
+        meta: its meta-parameters.
+        study: what it is for.
+        drawn: episodes as it is scored on.
+        own: episodes as it is meta-trained on.
+        seed: seeds what is random.
+        wanted: the plan.
     """
-    both = over(lambda leaf: leaf.unsqueeze(0), episodes)
+    drawn, own = (over(lambda leaf: leaf.unsqueeze(0), each) for each in (drawn, own))
     reason: Exception | None = None
     eager = replace(wanted, compile=False, graph=False)
     learner = chosen.learner
@@ -166,8 +181,8 @@ def probe(
             with forked_random(seed):
                 stage = stage_at(learner, learner.traits, 1.0)
                 program = Program(stage.learner, Layout.of(meta), plan)
-                found = program(Pack.of([meta], [0.0], CPU), stage.numbers, both)
-            _score(learner, meta, study, both, plan)
+                found = program(Pack.of([meta], [0.0], CPU), stage.numbers, own)
+            _score(learner, meta, study, drawn, plan)
         except TaskError:
             raise
         except Exception as error:

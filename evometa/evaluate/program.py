@@ -77,6 +77,8 @@ class Program:
                 torch.cuda.empty_cache()  # outside of `except`, which keeps the tensors alive
 
     def _in_chunks(self, pack: Pack, numbers: Tensors, episodes: EpisodeBatch) -> MetaGradient:
+        if not (self.plan.candidates or self.plan.tasks):
+            return self._compute(episodes)(pack.flat, pack.carried, numbers, episodes)
         count, tasks = leading(episodes, 2)
         rows = []
         for start, stop in spans(count, self.plan.candidates):

@@ -17,7 +17,10 @@ from evometa.user_code import user_code
 def forked_random(seed: int) -> Iterator[None]:
     """Seed torch's global generators within the block, and restore them after."""
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        torch.manual_seed(seed)
+        # what `torch.manual_seed` does, but for the stack that it notes each time for a GPU to come
+        torch.default_generator.manual_seed(seed)
+        if torch.cuda.is_available():
+            torch.cuda.manual_seed_all(seed)
         yield
 
 

@@ -107,7 +107,7 @@ class Prototypes:
 
     def meta_loss(self, meta: Meta, support: Side, query: Side) -> MetaLoss:
         """Make the prototypes, and see how well the queries are predicted."""
-        trained = replace(self, training=True)
+        trained = replace(self, training=True, most=self.ways or self.most)
         predict, seen = trained._watched(trained.adapt(meta, support))
         return trained._embedding.told(self.loss(predict, query), seen[-1])
 

@@ -80,6 +80,9 @@ class Task(Protocol):
     `surrogate = True`: the value of the loss says nothing, its gradient all; so with policies. The
     gate then does not hold the gradient's derivative against differences of it.
 
+    `ways`: classes in an episode, or a pair of least and most; `available(split)`: the most that
+    one could have. Prototypes want the former, and are meta-trained with up to the latter.
+
     `sized(generator)`: returns the task with the shapes of one meta-batch, where they vary from
     one to the next. All episodes that one `episodes` call draws have equal shapes.
     """

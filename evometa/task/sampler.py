@@ -235,7 +235,9 @@ class ImageClasses:
         for quarter in range(1, 4 if self.rotations else 1):
             which = turns == quarter
             pixels[which] = np.rot90(pixels[which], quarter, axes=(-2, -1))
-        inputs = torch.from_numpy(pixels).float().div_(255.0)
+        # in PyTorch's own order: numpy's strides of a single channel would pass for channels last
+        plain = torch.contiguous_format
+        inputs = torch.from_numpy(pixels).to(torch.float32, memory_format=plain).div_(255.0)
         if (counts == size).all():
             return ClassBatch(inputs, torch.from_numpy(labels), named)
         return ClassBatch(Padded(inputs, torch.from_numpy(real)), torch.from_numpy(labels), named)

@@ -27,11 +27,7 @@ import torch
 
 from evometa import Study, Training
 from evometa import space as s
-from evometa.evaluate import Evaluator
-from evometa.evaluate.gate import admit
-from evometa.evaluate.plan import parse_plan
-from evometa.evaluate.scoring import score
-from evometa.evaluate.training import Trainer
+from evometa.evaluate import Evaluator, Trainer, admit, parse_plan, score
 from evometa.learner import preset
 from evometa.network import mlp
 from evometa.records import canonical_json, derive_seed

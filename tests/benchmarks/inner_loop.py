@@ -25,21 +25,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from evometa.evaluate import Plan, parse_plan
+from evometa.evaluate import Plan, begin, parse_plan
 from evometa.evaluate.evaluator import device_name
 from evometa.evaluate.pack import Pack
 from evometa.evaluate.program import Program
-from evometa.evaluate.training import forked_random, to_device
-from evometa.learner import make_learner, preset
+from evometa.evaluate.randomness import forked_random
+from evometa.learner import Setting, make_learner, preset, stage_at
 from evometa.network import ConvBlock, Network, conv_net, mlp
 from evometa.task import Glyphs, Omniglot, Sinusoid
-from evometa.task.protocol import Batch, EpisodeBatch, Task
-from tests.benchmarks.peers import peers
+from evometa.task.episodes import over, to_device
+from evometa.task.protocol import EpisodeBatch, Task
+from tests.benchmarks.peers import Loss, peers
 
 CPU = torch.device("cpu")
 Contender = Callable[[], float]
@@ -52,6 +54,7 @@ class Work:
     module: nn.Module
     task: Task
     episodes: EpisodeBatch
+    loss: Loss
     rate: float
     steps: int = 1
 
@@ -60,9 +63,8 @@ def sinusoid() -> Work:
     with forked_random(0):
         module = mlp(1, [40, 40], 1)
     task = Sinusoid(shots=10, queries=10)
-    return Work(
-        module, task, task.episodes("meta-train", 25, torch.Generator().manual_seed(0)), 0.01
-    )
+    episodes = task.episodes("meta-train", 25, torch.Generator().manual_seed(0))
+    return Work(module, task, episodes, F.mse_loss, 0.01)
 
 
 def omniglot(data: Path | None, tasks: int = 32, steps: int = 1, queries: int = 15) -> Work:
@@ -80,7 +82,7 @@ def omniglot(data: Path | None, tasks: int = 32, steps: int = 1, queries: int = 
         if isinstance(layer, nn.BatchNorm2d):  # the peers would average over tasks in place
             layer.track_running_stats = False
             layer.running_mean = layer.running_var = layer.num_batches_tracked = None
-    return Work(module, task, episodes, 0.4, steps)
+    return Work(module, task, episodes, F.cross_entropy, 0.4, steps)
 
 
 def ours(
@@ -88,14 +90,12 @@ def ours(
 ) -> Contender:
     """Our meta-gradient of a pack of equal candidates."""
     genome = preset(rule, steps=work.steps, rate=work.rate)
-    learner = make_learner(genome, Network(work.module), work.task, "transductive")
-    pack = Pack.of([learner.init()] * members, [0.0] * members, device)
-    stage = learner.at(1.0)
+    learner = make_learner(genome, Setting(Network(work.module), work.task, "transductive"))
+    pack = Pack.of([begin(learner, 0)] * members, [0.0] * members, device)
+    stage = stage_at(learner, learner.traits, 1.0)
     program = Program(stage.learner, pack.layout, plan)
-    sides = (
-        Batch(*(t.expand(members, *t.shape).contiguous() for t in side)) for side in work.episodes
-    )
-    episodes = to_device(EpisodeBatch(*sides), device)
+    packed = over(lambda t: t.expand(members, *t.shape).contiguous(), work.episodes)
+    episodes = to_device(packed, device)
     return lambda: float(program(pack, {}, episodes).losses[0])
 
 
@@ -108,7 +108,7 @@ def theirs(work: Work, device: torch.device = CPU) -> dict[str, Contender]:
 
         def run(peer=peer, module=module, episodes=episodes):  # type: ignore[no-untyped-def]
             module.zero_grad()
-            return peer(module, episodes, work.rate, work.steps, work.task.loss)
+            return peer(module, episodes, work.rate, work.steps, work.loss)
 
         found[name] = run
     return found

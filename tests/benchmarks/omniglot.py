@@ -27,9 +27,9 @@ from torch import nn
 from evometa.evaluate import Trainer, parse_plan, score
 from evometa.evaluate.evaluator import choose_device, device_name
 from evometa.evaluate.plan import default_plan
+from evometa.evaluate.randomness import forked_random
 from evometa.evaluate.settings import numerics
-from evometa.evaluate.training import forked_random
-from evometa.learner import make_learner, preset
+from evometa.learner import Setting, make_learner, preset
 from evometa.network import ConvBlock, Network, conv_net
 from evometa.records import Genome, derive_seed, mean_interval
 from evometa.rule import read_rule
@@ -79,6 +79,7 @@ def main() -> None:
     parser.add_argument("--points", type=int, default=5, help="of the curve")
     parser.add_argument("--episodes", type=int, default=600)
     parser.add_argument("--plan", help="default: the usual one of the device")
+    parser.add_argument("--norm", default="transductive", help="default: as published with MAML")
     parser.add_argument("--precision", default="float32")
     parser.add_argument("--device", default="auto")
     arguments = parser.parse_args()
@@ -103,7 +104,7 @@ def train_and_test(
     if "prototypes" in rule:
         rule["prototypes"]["ways"] = arguments.proto_ways
     networks = [network(published, arguments, seed) for seed in range(arguments.seeds)]
-    learners = [make_learner(rule, each, task, "transductive") for each in networks]
+    learners = [make_learner(rule, Setting(each, task, arguments.norm)) for each in networks]
     training = Training(
         iterations=arguments.iterations or published.iterations,
         tasks=arguments.tasks or published.tasks,
@@ -122,7 +123,7 @@ def train_and_test(
                 learners,
                 metas,
                 test_task,
-                test,
+                [test],
                 plan=plan,
                 device=device,
                 steps=published.test_steps,

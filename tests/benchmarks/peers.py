@@ -29,7 +29,9 @@ def plain(module: nn.Module, episodes: EpisodeBatch, rate: float, steps: int, lo
             value = loss(functional_call(module, fast, (x,)), y)
             grads = torch.autograd.grad(value, list(fast.values()), create_graph=True)
             fast = {n: p - rate * g for (n, p), g in zip(fast.items(), grads, strict=True)}
-        value = loss(functional_call(module, fast, (x_query,)), y_query) / len(episodes[0][0])
+        value = loss(functional_call(module, fast, (x_query,)), y_query) / len(
+            episodes.support.inputs
+        )
         value.backward()
         total += value.item()
     return total
@@ -47,7 +49,7 @@ def with_higher(
         with higher.innerloop_ctx(module, optimiser, copy_initial_weights=False) as (fast, inner):
             for _ in range(steps):
                 inner.step(loss(fast(x), y))
-            value = loss(fast(x_query), y_query) / len(episodes[0][0])
+            value = loss(fast(x_query), y_query) / len(episodes.support.inputs)
             value.backward()
         total += value.item()
     return total
@@ -66,7 +68,7 @@ def with_torchopt(
     for x, y, x_query, y_query in rows(episodes):
         for _ in range(steps):
             inner.step(loss(module(x), y))
-        value = loss(module(x_query), y_query) / len(episodes[0][0])
+        value = loss(module(x_query), y_query) / len(episodes.support.inputs)
         value.backward()
         total += value.item()
         torchopt.recover_state_dict(module, start)
@@ -86,7 +88,7 @@ def with_learn2learn(
         learner = maml.clone()
         for _ in range(steps):
             learner.adapt(loss(learner(x), y))
-        value = loss(learner(x_query), y_query) / len(episodes[0][0])
+        value = loss(learner(x_query), y_query) / len(episodes.support.inputs)
         value.backward()
         total += value.item()
     return total
@@ -94,7 +96,9 @@ def with_learn2learn(
 
 def rows(episodes: EpisodeBatch) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
     """Return the episodes one by one."""
-    return list(zip(*episodes.support, *episodes.query, strict=True))
+    support, query = episodes
+    sides = (support.inputs, support.targets, query.inputs, query.targets)
+    return list(zip(*sides, strict=True))
 
 
 _LIBRARIES = {

@@ -18,16 +18,16 @@ import torch
 
 from evometa import Study, Training
 from evometa import space as s
-from evometa.evaluate import Evaluator, parse_plan
+from evometa.evaluate import Evaluator, begin, parse_plan
 from evometa.evaluate.pack import Pack
 from evometa.evaluate.program import Program
-from evometa.learner import make_learner, preset
+from evometa.learner import Setting, make_learner, preset, stage_at
 from evometa.network import Network, mlp
 from evometa.records import Candidate, Genome, Status, mean_interval
 from evometa.rule import KNOWN, check_update, make_rule, rule_space, update_space
 from evometa.search import make_searcher
 from evometa.task import Sinusoid
-from evometa.task.protocol import Batch, EpisodeBatch
+from evometa.task.episodes import over
 from tests.benchmarks.inner_loop import in_turn_unequal
 
 POINTS = (24, 48, 96)
@@ -37,8 +37,7 @@ def bench_cost(rounds: int) -> None:
     """The time of a meta-gradient, by rule, against plain gradient descent."""
     task = Sinusoid(shots=5, queries=5)
     drawn = task.episodes("meta-train", 25, torch.Generator().manual_seed(0))
-    sides = (Batch(*(tensor.unsqueeze(0) for tensor in side)) for side in drawn)
-    episodes = EpisodeBatch(*sides)
+    episodes = over(lambda tensor: tensor.unsqueeze(0), drawn)
     evolved = {"twelve operations": random_updates(1, 12)[0]}
     print("\n| update, 1 step, rates for each weight | vmap | vmap+compile |\n|---|---|---|")
     columns = []
@@ -46,9 +45,11 @@ def bench_cost(rounds: int) -> None:
         contenders = {}
         for name, tokens in {**KNOWN, **evolved}.items():
             rule = preset("meta-sgd", update=tokens)
-            learner = make_learner(rule, Network(mlp(1, [40, 40], 1)), task, "transductive")
-            pack = Pack.of([learner.init()], [0.0], torch.device("cpu"))
-            program = Program(learner.at(1.0).learner, pack.layout, parse_plan(plan))
+            setting = Setting(Network(mlp(1, [40, 40], 1)), task, "inductive")
+            learner = make_learner(rule, setting)
+            pack = Pack.of([begin(learner, 0)], [0.0], torch.device("cpu"))
+            stage = stage_at(learner, learner.traits, 1.0)
+            program = Program(stage.learner, pack.layout, parse_plan(plan))
             contenders[name] = lambda p=program, k=pack: float(p(k, {}, episodes).losses[0])
         columns.append(in_turn_unequal(contenders, rounds))
     for name in columns[0]:

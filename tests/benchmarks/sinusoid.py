@@ -24,8 +24,9 @@ import torch
 
 from evometa.evaluate import Outcome, Trainer, parse_plan, score
 from evometa.evaluate.evaluator import choose_device
-from evometa.evaluate.training import forked_random
-from evometa.learner import make_learner, preset
+from evometa.evaluate.randomness import forked_random
+from evometa.learner import Setting, make_learner, preset
+from evometa.metrics import Metric
 from evometa.network import Network, mlp
 from evometa.records import Genome, derive_seed, mean_interval
 from evometa.rule import formula, make_rule, read_rule
@@ -59,7 +60,8 @@ def main() -> None:
         outcomes = reproduce(rule, arguments)
         seconds = (time.perf_counter() - started) / arguments.seeds
         cells = " | ".join(cell(outcomes, step) for step in STEPS)
-        each = " ".join(f"{outcome.means('query_loss')[1]:.3f}" for outcome in outcomes)
+        means = (outcome.means("query_loss", Metric("min"))[1] for outcome in outcomes)
+        each = " ".join(f"{mean:.3f}" for mean in means)
         print(f"| {Path(name).stem} | {cells} | {each} | {seconds:.0f} |", flush=True)
         if name.endswith(".json"):
             print(f"  {Path(name).stem}: {formula(make_rule(rule))}", flush=True)
@@ -87,7 +89,7 @@ def reproduce(rule: Genome, arguments: argparse.Namespace) -> list[Outcome]:
     for seed in range(arguments.seeds):
         with forked_random(seed):
             network = Network(mlp(1, [40, 40], 1))
-        learners.append(make_learner(rule, network, task, "transductive"))
+        learners.append(make_learner(rule, Setting(network, task, "transductive")))
     training = Training(iterations=arguments.iterations, tasks=25)
     seeds = [derive_seed(seed, "meta-train") for seed in range(arguments.seeds)]
     plan = parse_plan(arguments.plan)
@@ -96,7 +98,7 @@ def reproduce(rule: Genome, arguments: argparse.Namespace) -> list[Outcome]:
     generator = torch.Generator().manual_seed(derive_seed("meta-test"))
     test = task.episodes("meta-test", TEST_TASKS, generator)
     metas = [result.meta for result in trainer.results()]
-    return score(learners, metas, task, test, plan=plan, device=device, steps=max(STEPS))
+    return score(learners, metas, task, [test], plan=plan, device=device, steps=max(STEPS))
 
 
 if __name__ == "__main__":

@@ -5,6 +5,8 @@ The loops below know nothing of evometa: modules, `torch.autograd` and `torch.op
 
 import copy
 import math
+from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import torch
@@ -190,10 +192,12 @@ def test_each_part_of_maml_plus_plus_is_switchable_alone(part):
     assert not torch.allclose(looped["params"]["0.weight"], without["params"]["0.weight"])
 
 
+@dataclass(frozen=True)
 class Points(Waves):
-    """Classes, with more of them in meta-training than at test."""
+    """Classes of a task of one's own, whose sides do not say how many they are."""
 
-    ways, shots = 3, 2
+    pool: Any
+    ways: int = 3
 
     def loss(self, predict, side):
         return F.cross_entropy(predict(side.inputs), side.targets)
@@ -225,9 +229,10 @@ def protonet(module, pool, distance):
 
 @pytest.mark.parametrize("distance", ["euclidean", "cosine"])
 @pytest.mark.parametrize("plan", [LOOP, VMAP], ids=str)
-def test_prototypes(distance, plan):
-    pool = shapes(ITERATIONS * TASKS)
-    genome = preset("protonet", distance=distance, ways=None)
+@pytest.mark.parametrize("ways", [None, 5], ids=["as many", "more"])
+def test_prototypes(distance, plan, ways):
+    pool = shapes(ITERATIONS * TASKS, ways=ways or 3)
+    genome = preset("protonet", distance=distance, ways=ways)
     learner = learner_of(genome, Network(embedding()), Points(None))
     ours = trained(learner, Points(pool), plan)
     assert_close(ours["params"], protonet(embedding(), pool, distance))

@@ -72,6 +72,12 @@ def test_shapes_and_types(task):
     assert all(value.dim() == 0 for value in scores.values())
 
 
+def test_images_of_one_channel_do_not_pass_for_channels_last():
+    task = Glyphs(ways=3, queries=4, classes_per_split=SMALL, drawings=6).load(None)
+    inputs = task.episodes("meta-train", 2, generator()).support.inputs
+    assert inputs[0].stride() == torch.empty(inputs[0].shape).stride()
+
+
 def test_a_task_travels_with_its_data(task):
     twin = pickle.loads(pickle.dumps(task, protocol=5))
     one, two = (t.episodes("meta-test", 3, generator(4)) for t in (task, twin))
