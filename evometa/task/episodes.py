@@ -21,7 +21,7 @@ def over(function: Callable[[Tensor], Any], tree: Any) -> Any:
 
 def leading(tree: Any, count: int) -> tuple[int, ...]:
     """Return the lengths of the first axes, which all tensors of a pytree share."""
-    return tuple(pytree.tree_leaves(tree)[0].shape[:count])
+    return tuple(next(iter(pytree.tree_iter(tree))).shape[:count])
 
 
 def part_of(tree: Any, index: Any) -> Any:
