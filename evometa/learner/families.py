@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from evometa.errors import SpaceError, StudyError
 from evometa.learner.family import Family, Genes, Setting
@@ -126,10 +126,11 @@ def preset(name: str, **changes: Any) -> dict[str, Any]:
     if name not in PRESETS:
         raise SpaceError(f"a preset must be one of {', '.join(PRESETS)}, got {name!r}")
     genome: dict[str, Any] = copy.deepcopy(PRESETS[name])
-    genes: Any = family_of(genome).genes
+    family, genes = cast(tuple[Family, dict[str, Any]], family_of(genome))
+    known = (*genes, *family.optional)
     for gene, value in changes.items():
-        if gene not in genes:
-            raise SpaceError(f"the rule {name} has the genes {', '.join(genes)}, got {gene!r}")
+        if gene not in known:
+            raise SpaceError(f"the rule {name} has the genes {', '.join(known)}, got {gene!r}")
         genes[gene] = value
     return genome
 

@@ -86,6 +86,7 @@ class Family:
             `TypeError` where a gene is unknown or missing.
         space: returns the space of its genes.
         presets: published points of that space by name.
+        optional: genes that presets leave out, and may be given all the same.
         formula: how it learns, in one line; empty where the genes cannot be read.
         outline: the same as a tree; None where there is none.
         source: Python of it that needs torch alone, to be read; None where there is none.
@@ -101,6 +102,7 @@ class Family:
     make: Callable[[Genes, Setting], Learner]
     space: Callable[[], Space]
     presets: Mapping[str, Genes] = field(default_factory=dict)
+    optional: Sequence[str] = ()
     formula: Callable[[Genes, Sequence[Primitive]], str] = _text
     outline: Callable[[Genes, Sequence[Primitive]], Outline | None] = _nothing
     source: Callable[[Genes, Sequence[Primitive]], str | None] = _nothing

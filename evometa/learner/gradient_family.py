@@ -76,6 +76,7 @@ GRADIENT = Family(
     make=_make,
     space=rule_space,
     presets=RULES,
+    optional=("support",),
     formula=_formula,
     outline=_outline,
     source=lambda genes, primitives: python_source(make_rule(genes, primitives)),

@@ -110,8 +110,8 @@ def _score(run: StoredRun, confirmed: Confirmed | None, evaluation: Evaluation) 
         return _confirmed_score(metric, confirmed)
     half = evaluation.interval or mean_interval(evaluation.scores)[1]
     return (
-        f"{metric} {evaluation.metrics[metric]:.4g} ± {half:.2g} on {len(evaluation.scores)} meta-validation episodes. "
-        "**Not confirmed**: the search selected by scores on these episodes, so it is flattered, "
+        f"{metric} {evaluation.metrics[metric]:.4g} ± {half:.2g} on {len(evaluation.scores)} "
+        "meta-validation episodes. **Not confirmed**: the search selected by scores on these episodes, so it is flattered, "
         "and meta-test has not been touched."
     )
 
@@ -151,8 +151,8 @@ def _company(run: StoredRun, evaluation: Evaluation) -> str:
         ""
         if alone is None
         else (
-            f": {metric} was {evaluation.metrics[metric]:.4g} for all queries of a task at once, and "
-            f"{alone:.4g} one at a time"
+            f": {metric} was {evaluation.metrics[metric]:.4g} for all queries of a task at once, "
+            f"and {alone:.4g} one at a time"
         )
     )
     return (

@@ -26,7 +26,6 @@ _MAML: dict[str, Any] = {
     "update": [*DESCENT],
     "loss": "task",
     "clip": 0.0,
-    "support": "all",
 }
 RULES = MappingProxyType(
     {
@@ -103,12 +102,13 @@ def rule_space(
         loss: loss of the inner loop; default the task's own alone. `Choice("task", "squared",
             "huber")` for all.
         clip: longest gradient, 0 for no limit; default no limit alone.
-        support: how the support is taken; default all of it at each step. For all ways
-            `Choice("all", batches=Int(1, 16), stream=Int(1, 16))`.
+        support: how the support is taken; default all of it at each step, without a gene for it.
+            For all ways `Choice("all", batches=Int(1, 16), stream=Int(1, 16))`.
 
     Returns:
         A `Struct` whose genomes `make_rule` understands.
     """
+    fields: dict[str, Any] = {} if support is None else {"support": support}
     return Struct(
         steps=Int(1, 5) if steps is None else steps,
         rate=Float(0.001, 1.0, log=True) if rate is None else rate,
@@ -122,7 +122,7 @@ def rule_space(
         update=Choice([*DESCENT]) if update is None else update,
         loss=Choice("task") if loss is None else loss,
         clip=Choice(0.0) if clip is None else clip,
-        support=Choice("all") if support is None else support,
+        **fields,
     )
 
 

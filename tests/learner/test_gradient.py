@@ -9,11 +9,11 @@ from torch import nn
 from torch.func import vmap
 
 from evometa.evaluate import LOOP, VMAP, begin
-from evometa.learner import PRESETS, preset
+from evometa.learner import FAMILIES, preset
 from evometa.task.episodes import part_of
 from tests.learner.laws import assert_same, grads_of, make, network, normed, waves
 
-GRADIENT = [name for name in PRESETS if name != "protonet"]
+GRADIENT = [*FAMILIES["gradient"].presets]
 
 
 @pytest.mark.parametrize("name", GRADIENT)
