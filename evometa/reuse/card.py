@@ -111,8 +111,8 @@ def _score(run: StoredRun, confirmed: Confirmed | None, evaluation: Evaluation) 
     half = evaluation.interval or mean_interval(evaluation.scores)[1]
     return (
         f"{metric} {evaluation.metrics[metric]:.4g} ± {half:.2g} on {len(evaluation.scores)} "
-        "meta-validation episodes. **Not confirmed**: the search selected by scores on these episodes, so it is flattered, "
-        "and meta-test has not been touched."
+        "meta-validation episodes. **Not confirmed**: the search selected by scores on these "
+        "episodes, so it is flattered, and meta-test has not been touched."
     )
 
 
