@@ -80,7 +80,8 @@ def hostile(text):
         candidate_id=names,
         parents=[[names[0]] if n > 20 else [] for n in range(30)],
         genome=[json.dumps({"hidden": [1], text: text}) for _ in range(30)],
-        operator=["seed:" + text, *[text] * 29],
+        operator=["baseline", *[text] * 29],
+        name=[text] * 30,
         error=[text] * 30,
         note=[text] * 30,
     )
@@ -124,8 +125,8 @@ def test_a_table_keeps_its_first_column_whole(width, name):
     made = console(width=width)
     table = confirmed("", name, "MAML")
     run = ordinary(20)
-    operator = ["seed:" + name, *run.table["operator"].to_pylist()[1:]]
-    run.table = changed(run.table, operator=operator)
+    names = [name, *run.table["name"].to_pylist()[1:]]
+    run.table = changed(run.table, name=names)
     print_confirmed(made, compare(table, run.study), run.study, table)
     found = rank(run.table, run.study["objectives"], scored=scored_metric(run.study))
     print_top(made, found, run.study["objectives"], scored="query_loss")

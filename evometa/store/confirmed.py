@@ -44,10 +44,11 @@ def read_confirmed(run: Place) -> pa.Table | None:
         return None
     try:
         table = pq.ParquetFile(source(path)).read()
-    except (pa.ArrowException, OSError) as error:
+        names = table.column_names
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise StoreError(f"{path} cannot be read: {error}; confirm again") from error
     for name, kind in _OWN:
-        if name not in table.column_names or table.schema.field(name).type != kind:
+        if name not in names or table.schema.field(name).type != kind:
             raise StoreError(f"{path} must have a column {name!r} of type {kind}; confirm again")
     table = check_part(table, path, version_of(table.schema, path), whole=True)
     return as_now(table, lambda: RunDirectory.read(run), path)

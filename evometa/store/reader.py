@@ -188,8 +188,13 @@ def read_part(path: Place, study: Study, columns: Sequence[str] | None = None) -
             store cannot be reached.
     """
     require_file(path)
-    with pq.ParquetFile(source(path)) as file:
-        names = None if columns is None else [n for n in columns if n in file.schema_arrow.names]
+    try:
+        file = pq.ParquetFile(source(path))
+        known = file.schema_arrow.names
+    except UnicodeDecodeError as error:
+        raise pa.ArrowInvalid(f"the names of its columns are damaged: {error}") from error
+    with file:
+        names = None if columns is None else [n for n in columns if n in known]
         wrote = version_of(file.schema_arrow, path)
         # in older parts, new columns are made of others
         read = names if wrote == VERSION else None
