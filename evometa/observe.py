@@ -24,6 +24,7 @@ from types import ModuleType, TracebackType
 from typing import TypeAlias, cast
 
 from evometa.errors import StudyError
+from evometa.files import local
 from evometa.records import Evaluation
 from evometa.run import Observer
 
@@ -50,7 +51,7 @@ def find_observer(name: str) -> MakeObserver:
     if not home:
         raise StudyError(f"an observer must read like FILE.py:NAME or MODULE:NAME, got {name!r}")
     try:
-        module = _run(Path(home)) if home.endswith(".py") else importlib.import_module(home)
+        module = _run(local(home)) if home.endswith(".py") else importlib.import_module(home)
     except Exception as error:
         raise StudyError(f"the observer {name} cannot be loaded: {error}") from error
     make = getattr(module, attribute, None)

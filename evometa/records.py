@@ -217,5 +217,5 @@ def mean_interval(scores: Sequence[float]) -> tuple[float, float]:
     mean = sum(scores) / n
     if n == 1:
         return mean, 0.0
-    variance = sum((score - mean) ** 2 for score in scores) / (n - 1)
+    variance = sum((score - mean) * (score - mean) for score in scores) / (n - 1)
     return mean, 1.96 * (variance / n) ** 0.5

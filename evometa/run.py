@@ -206,9 +206,9 @@ class Search:
         if canonical_json(candidate.genome) != canonical_json(stored.candidate.genome):
             raise StoreError(
                 "the search no longer proposes what it proposed before: candidate "
-                f"{candidate.id} is stored as {canonical_json(stored.candidate.genome)}, but now "
-                f"comes as {canonical_json(candidate.genome)}; resume with the versions that "
-                "study.json names"
+                f"{candidate.id} is stored as {canonical_json(stored.candidate.genome):.500}, but "
+                f"now comes as {canonical_json(candidate.genome):.500}; resume with the versions "
+                "that study.json names"
             )
         self._originals.setdefault(self._identity(candidate), candidate.number)
         self._arrived[self._places.pop(candidate.key)] = stored

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
-from evometa.errors import GenomeError
+from evometa.errors import GenomeError, StoreError
 from evometa.limits import broken
 from evometa.records import (
     Candidate,
@@ -21,7 +20,7 @@ from evometa.records import (
     rank_key,
 )
 from evometa.report import full_rung, standing
-from evometa.store import RunDirectory, evaluations, read_table
+from evometa.store import Place, evaluations, read_search
 from evometa.study import Study
 
 SAME = ("task", "training", "objectives")
@@ -51,7 +50,26 @@ class Earlier:
         ]
 
 
-def read_earlier(runs: Sequence[Path], study: Study, described: Mapping[str, Any]) -> Earlier:
+def stored_earlier(study: Mapping[str, Any]) -> Earlier:
+    """Return what the study.json of a run keeps of earlier runs.
+
+    Raises:
+        StoreError: if it is something else.
+    """
+    kept = study.get("earlier", {})
+    try:
+        found = Earlier(**kept)
+        named = isinstance(found.seeds, dict) and isinstance(found.results, list | tuple)
+        if not named or not all({*each} == {"genome", "metrics"} for each in found.results):
+            raise TypeError("it must hold seeds by name, and results of genome and metrics")
+    except TypeError as error:
+        raise StoreError(
+            f"`earlier` of a study.json is not what evometa writes: {error}"
+        ) from error
+    return found
+
+
+def read_earlier(runs: Sequence[Place], study: Study, described: Mapping[str, Any]) -> Earlier:
     """Read runs of the same or of an overlapping space.
 
     Their best genomes become seed points. Where task, training and objectives are the same, their
@@ -70,11 +88,10 @@ def read_earlier(runs: Sequence[Path], study: Study, described: Mapping[str, Any
     skipped = 0
     now = json.loads(json.dumps({part: described[part] for part in SAME}))
     for run in runs:
-        kept = RunDirectory.read(run)
+        kept, table = read_search(run)
         fitting: list[Evaluation] = []
         full = full_rung(kept)
-        table = standing(read_table(run)).drop_columns(["seeds"])
-        for evaluation in evaluations(table):
+        for evaluation in evaluations(standing(table).drop_columns(["seeds"])):
             try:
                 study.space.validate(evaluation.candidate.genome)
             except GenomeError:

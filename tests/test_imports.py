@@ -9,7 +9,7 @@ import evometa
 
 ROOT = Path(evometa.__file__).parent
 
-LEAVES = {"errors", "records", "limits", "agreement", "metrics"}
+LEAVES = {"errors", "records", "limits", "agreement", "metrics", "files", "plain"}
 ALLOWED = {
     "space": LEAVES,
     "search": LEAVES | {"space"},
@@ -32,6 +32,8 @@ ALLOWED = {
     "limits": {"errors", "records"},
     "metrics": {"errors", "records"},
     "agreement": set(),
+    "files": set(),
+    "plain": {"errors"},
     "errors": set(),
 }
 HEAVY = {

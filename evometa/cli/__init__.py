@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import traceback
 from types import FrameType
 from typing import Annotated, NoReturn
 
@@ -17,7 +18,7 @@ import typer
 from rich.markup import escape
 
 from evometa import __version__
-from evometa.cli.console import err, out
+from evometa.cli.console import err, out, prepare
 from evometa.cli.reuse import confirm, export, rerun
 from evometa.cli.runs import convert, report, show, top
 from evometa.cli.studies import check, resume, search
@@ -30,7 +31,7 @@ COMMANDS = (search, resume, top, show, report, confirm, rerun, export, convert, 
 app = typer.Typer(
     help="Search network architectures together with the learning rules they adapt with.",
     no_args_is_help=True,
-    pretty_exceptions_show_locals=False,
+    pretty_exceptions_enable=False,
     add_completion=False,
 )
 for command in COMMANDS:
@@ -39,14 +40,26 @@ for command in COMMANDS:
 
 def main() -> None:
     """Run the command line; errors raised on purpose are printed without a traceback."""
+    prepare()
     signal.signal(signal.SIGTERM, _terminate)
     # what Ray reads when it is imported: the death of a worker is told in the table, not in between
     os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "A worker died|Raylet is terminated")
     try:
         app()
+    except SystemExit as ended:
+        if ended.code or out.lost is None:
+            raise
+        _fail(f"what the command prints cannot be written: {out.lost}")
     except EvometaError as error:
-        err.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False)
-        sys.exit(2)
+        _fail(str(error))
+    except Exception:
+        err.print(traceback.format_exc(), markup=False, highlight=False, soft_wrap=True)
+        sys.exit(1)
+
+
+def _fail(why: str) -> NoReturn:
+    err.print(f"[bold red]error:[/] {escape(why)}", highlight=False, soft_wrap=True)
+    sys.exit(2)
 
 
 @app.callback(invoke_without_command=True)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from evometa.files import local
 
 
 def _place(text: str) -> Any:
@@ -14,7 +17,19 @@ def _place(text: str) -> Any:
     return place(text)
 
 
-StudyPath = Annotated[Path, typer.Argument(help="A Python file that assigns `study`.")]
+def quoted(run: object) -> str:
+    """Return a path or URL as a shell takes it, for a command to copy."""
+    return shlex.quote(str(run))
+
+
+def local_path(help_: str, *names: str, metavar: str = "PATH") -> Any:
+    """Return an argument, or an option of these names, that takes a path as people write it."""
+    if names:
+        return typer.Option(*names, help=help_, metavar=metavar, parser=local)
+    return typer.Argument(help=help_, metavar=metavar, parser=local)
+
+
+StudyPath = Annotated[Path, local_path("A Python file that assigns `study`.", metavar="FILE")]
 RunPath = Annotated[
     Any, typer.Argument(help="A run directory, or its URL.", metavar="RUN", parser=_place)
 ]
@@ -56,8 +71,13 @@ Constraints = Annotated[
     typer.Option("--constraint", help="Such as 'params <= 50_000'; or several."),
 ]
 WarmStart = Annotated[
-    list[Path] | None,
-    typer.Option("--warm-start", help="An earlier run to begin with; or several."),
+    list[Any] | None,
+    typer.Option(
+        "--warm-start",
+        help="An earlier run to begin with; or several.",
+        metavar="RUN",
+        parser=_place,
+    ),
 ]
 Hours = Annotated[float | None, typer.Option(help="Stop after so many hours.")]
 DeviceSeconds = Annotated[
@@ -87,7 +107,9 @@ ObserverNames = Annotated[
 ]
 
 # on which data
-DataFolder = Annotated[str | None, typer.Option("--data", help="Folder of the task's data.")]
+DataFolder = Annotated[
+    Path | None, local_path("Folder of the task's data.", "--data", metavar="DIR")
+]
 Download = Annotated[bool, typer.Option("--download", help="Fetch the published data set.")]
 SkipBroken = Annotated[bool, typer.Option(help="Leave out broken images instead of stopping.")]
 

@@ -11,6 +11,7 @@ from rich.progress import Progress
 
 from evometa.cli import options
 from evometa.cli.console import out
+from evometa.cli.options import quoted
 
 if TYPE_CHECKING:
     from evometa.reuse.stored import StoredRun
@@ -62,7 +63,8 @@ def confirm(
         )
         raise typer.Exit(130) from None
     print_confirmed(out, compare(table, stored.kept), stored.kept, table)
-    out.print(f"\nThe report has it as well: evometa report {escape(str(run))}", highlight=False)
+    text = escape(f"\nThe report has it as well: evometa report {quoted(run)}")
+    out.print(text, highlight=False, soft_wrap=True)
 
 
 def rerun(
@@ -81,10 +83,10 @@ def rerun(
     with out.status(f"Evaluating {escape(candidate)} again"):
         found = repeat(stored, candidate, device=device)
     metric = stored.kept["metrics"][0]
-    out.print(f"{candidate}: {found.verdict}", style="bold", highlight=False)
+    out.print(escape(f"{candidate}: {found.verdict}"), style="bold", highlight=False)
     for name, each in (("stored", found.before), ("now", found.now)):
         value = f"{metric} {each.metrics[metric]:.6g}" if metric in each.metrics else each.error
-        out.print(f"  {name:<8} {each.status.value}  {escape(value)}", highlight=False)
+        out.print(escape(f"  {name:<8} {each.status.value}  {value}"), highlight=False)
     if found.before.scores and found.now.scores:
         out.print(
             f"  mean difference {found.mean:.3g}, largest of an episode {found.largest:.3g}; "
@@ -92,7 +94,7 @@ def rerun(
             highlight=False,
         )
     for name, (then, here) in found.changed.items():
-        out.print(f"  {name} was {escape(then)}, and is {escape(here)}", highlight=False)
+        out.print(escape(f"  {name} was {then}, and is {here}"), highlight=False)
     if found.verdict == DIFFERENT:
         raise typer.Exit(1)
 
@@ -100,7 +102,7 @@ def rerun(
 def export(
     run: options.RunPath,
     candidate: CandidateId,
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="What to create.")],
+    folder: Annotated[Path, options.local_path("What to create.", metavar="DIR")],
     data: options.DataFolder = None,
 ) -> None:
     """Write a candidate as files that adapt to new tasks with PyTorch alone."""
@@ -118,20 +120,24 @@ def export(
             ),
         )
     out.print(
-        f"{candidate} is in {escape(str(folder))}; its outputs are those of the search to "
-        f"{found.difference:.1e}. Try: python {escape(str(folder))}/example.py",
+        escape(
+            f"{candidate} is in {folder}; its outputs are those of the search to "
+            f"{found.difference:.1e}. Try: python {quoted(folder / 'example.py')}"
+        ),
         highlight=False,
         soft_wrap=True,
     )
 
 
-def _read(run: Place, data: str | None) -> StoredRun:
+def _read(run: Place, data: Path | None) -> StoredRun:
     """Read a run and run its study file, and say so before."""
     from evometa.reuse.stored import read_run
     from evometa.store import RunDirectory
 
     kept = RunDirectory.read(run)
     out.print(
-        escape(f"This runs the study file that {run} keeps, {kept['file']}."), highlight=False
+        escape(f"This runs the study file that {run} keeps, {kept.get('file')}."),
+        highlight=False,
+        soft_wrap=True,
     )
-    return read_run(run, None if data is None else Path(data))
+    return read_run(run, data)

@@ -13,7 +13,9 @@ import typer
 from rich.markup import escape
 
 from evometa.cli.console import err, out
-from evometa.cli.options import RunPath, RunPaths
+from evometa.cli.options import RunPath, RunPaths, local_path
+from evometa.errors import EvometaError, StoreError
+from evometa.files import is_stream, write_stream
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -35,10 +37,11 @@ def top(
     """Print the best candidates of a run, or of several together, beside the baselines."""
     if operators:
         from evometa.report import print_operators
-        from evometa.store import RunDirectory, read_table
+        from evometa.store import read_search
 
         for run in runs:
-            print_operators(out, read_table(run), RunDirectory.read(run)["objectives"])
+            study, table = read_search(run)
+            print_operators(out, table, study["objectives"])
         return
     print_best(runs, n, by, as_json=as_json)
 
@@ -56,14 +59,14 @@ def show(
     """Print one candidate: genome, update, network, scores, learning curve, ancestors."""
     from evometa.report import find, lineage, print_candidate
     from evometa.report.rules import print_python, print_rule
-    from evometa.store import RunDirectory, read_table
+    from evometa.store import read_search
 
-    study, table = RunDirectory.read(run), read_table(run)
+    study, table = read_search(run)
     genome = json.loads(find(table, candidate)["genome"])
     if as_json and python:
         raise typer.BadParameter("either --json or --python, not both")
     if as_json:
-        print(json.dumps(genome, indent=1))  # noqa: T201 - for pipes
+        out.data(json.dumps(genome, indent=1))
         return
     if python:
         print_python(out, genome)
@@ -76,7 +79,12 @@ def show(
 def report(
     run: RunPath,
     file: Annotated[
-        Path | None, typer.Option("--out", help="The HTML file; default report.html in the run.")
+        Path | None,
+        local_path(
+            "The HTML file, or a device or pipe; default report.html in the run.",
+            "--out",
+            metavar="FILE",
+        ),
     ] = None,
     live: Annotated[
         bool, typer.Option("--live", help="Write again every few seconds while the search runs.")
@@ -85,30 +93,33 @@ def report(
     """Write what a run found as one HTML file, which opens from disk and fetches nothing."""
     from evometa.store import is_held
 
+    stream = file is not None and is_stream(file)
+    said = err if stream else out  # what is written may go to the standard output
     file = file or run / "report.html"
-    live = live and is_held(run)
+    live = live and is_held(run) and not stream
     if live:
-        out.print(f"Keeping {escape(str(file))} up to date; Ctrl-C ends this, not the search.")
+        out.print(escape(f"Keeping {file} up to date; Ctrl-C ends this, not the search."))
     with contextlib.suppress(KeyboardInterrupt):  # the last page must not load itself again
         while live and is_held(run):
             started = time.monotonic()
             _write_report(run, file, live=True)
             time.sleep(max(LIVE_SECONDS, 3 * (time.monotonic() - started)))
-    _write_report(run, file, live=False)
-    out.print(f"The report of {escape(str(run))} is in {escape(str(file))}", highlight=False)
+    _write_report(run, file, live=False, stream=stream)
+    said.print(escape(f"The report of {run} is in {file}"), highlight=False, soft_wrap=True)
 
 
 def convert(
     run: RunPath,
     to: Annotated[str, typer.Option("--to", help="optuna, tensorboard, csv or json.")],
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Where; must not exist.")],
+    file: Annotated[Path, local_path("Where; must not exist.", metavar="FILE")],
 ) -> None:
     """Write a run's table for other tools: an Optuna journal, TensorBoard scalars, CSV, JSON."""
     from evometa.report.convert import write
-    from evometa.store import RunDirectory, read_table
+    from evometa.store import read_search
 
-    write(to, file, run.resolve().name, RunDirectory.read(run), read_table(run))
-    out.print(f"The table of {escape(str(run))} is in {escape(str(file))}", highlight=False)
+    write(to, file, run.resolve().name, *read_search(run))
+    said = err if is_stream(file) else out
+    said.print(escape(f"The table of {run} is in {file}"), highlight=False, soft_wrap=True)
 
 
 def print_best(
@@ -119,17 +130,18 @@ def print_best(
     from evometa.metrics import scored_metric
     from evometa.report import print_rungs, print_top, rank, tied
     from evometa.report.several import joined
-    from evometa.store import RunDirectory, load, run_names
+    from evometa.store import load, read_search, run_names
 
-    studies, table = [RunDirectory.read(run) for run in runs], load(*runs)
-    study = studies[0]
     if len(runs) > 1:
-        study, table = joined(run_names(runs), studies, table)
+        studies = [read_search(run)[0] for run in runs]
+        study, table = joined(run_names(runs), studies, load(*runs))
+    else:
+        study, table = read_search(runs[0])
     objectives, scored = study["objectives"], scored_metric(study)
     limits = stored_limits(study)
     ranked = rank(table, objectives, scored=scored, by=by, n=n, limits=limits)
     if as_json:
-        print(json.dumps([row.as_dict() for row in ranked], indent=1))  # noqa: T201 - for pipes
+        out.data(json.dumps([row.as_dict() for row in ranked], indent=1))
         return
     print_top(out, ranked, objectives, scored=scored.name)
     name = by or next(iter(objectives))
@@ -145,20 +157,25 @@ def print_best(
 
 def _confirmation(run: Place) -> pa.Table | None:
     """Return the run's confirmation; one that cannot be read must not keep the report away."""
-    from evometa.errors import StoreError
     from evometa.store import read_confirmed
 
     try:
         return read_confirmed(run)
     except StoreError as error:
-        err.print(f"warning: {escape(str(error))}", style="yellow", highlight=False)
+        err.print(escape(f"warning: {error}"), style="yellow", highlight=False)
         return None
 
 
-def _write_report(run: Place, file: Place, *, live: bool) -> None:
+def _write_report(run: Place, file: Place, *, live: bool, stream: bool = False) -> None:
     from evometa.report.page import render
-    from evometa.store import RunDirectory, read_table, write_text
+    from evometa.store import read_search, write_text
 
-    study, table = RunDirectory.read(run), read_table(run)
+    study, table = read_search(run)
     text = render(run.resolve().name, study, table, confirmed=_confirmation(run), live=live)
-    write_text(file, text)
+    if not stream or not isinstance(file, Path):
+        write_text(file, text)
+        return
+    try:
+        write_stream(file, lambda opened: opened.write(text.encode("utf-8", "replace")))
+    except OSError as error:
+        raise EvometaError(f"{file} cannot be written: {error}") from error

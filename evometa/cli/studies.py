@@ -14,6 +14,7 @@ from rich.markup import escape
 
 from evometa.cli import options
 from evometa.cli.console import out
+from evometa.cli.options import quoted
 from evometa.cli.runs import print_best
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def search(
         window=window,
         pack=pack,
         device=device,
-        data=launch.Data(data, download, skip_broken),
+        data=launch.Data(_text(data), download, skip_broken),
     )
     run = run or Path("runs") / file.stem
     logs = _logs(run) if worker_logs else None
@@ -105,14 +106,16 @@ def resume(
     from evometa import launch
     from evometa.budget import Budget
     from evometa.observe import find_observer
-    from evometa.store import RunDirectory
+    from evometa.store import read_search
 
     budget = Budget(hours, device_seconds, patience)
     observers = [find_observer(name) for name in observer or ()]
-    kept = RunDirectory.read(run)
+    kept, _ = read_search(run)
     logs = _logs(run) if worker_logs else None
     out.print(
-        escape(f"This runs the study file that {run} keeps, {kept['file']}."), highlight=False
+        escape(f"This runs the study file that {run} keeps, {kept.get('file')}."),
+        highlight=False,
+        soft_wrap=True,
     )
     if candidates is not None and len(kept.get("levels", ())) + kept.get("seeds", 1) > 2:
         out.print(
@@ -127,7 +130,7 @@ def resume(
             _watch(kept["objectives"]),
             candidates=candidates,
             budget=None if budget == Budget() else budget,
-            data=None if data is None else launch.Data(data),
+            data=None if data is None else launch.Data(_text(data)),
             observers=observers,
         )
 
@@ -147,7 +150,9 @@ def check(
     from evometa.task.reading import unlogged
 
     with unlogged():  # what it says is printed
-        study_file = launch.prepare(load_study(file), launch.Data(data, download, skip_broken))
+        study_file = launch.prepare(
+            load_study(file), launch.Data(_text(data), download, skip_broken)
+        )
     print_check(out, study_file, samples, seed)
 
 
@@ -157,7 +162,7 @@ def _start(
     settings: Settings,
     where: Workers,
     plan: str,
-    warm_start: Sequence[Path],
+    warm_start: Sequence[Place],
     observers: Sequence[MakeObserver],
 ) -> None:
     """Search from the beginning, after what can fail without a worker."""
@@ -192,12 +197,15 @@ def _searching(run: Place) -> Iterator[None]:
     except KeyboardInterrupt:
         said = "\nStopped before the search began."
         if (run / "study.json").exists():
-            said = (
-                f"\nStopped; every finished candidate is kept. Go on with:\n  evometa resume {run}"
-            )
-        out.print(escape(said), highlight=False)
+            said = "\nStopped; every finished candidate is kept. Go on with:\n  evometa resume "
+            said += quoted(run)
+        out.print(escape(said), highlight=False, soft_wrap=True)
         raise typer.Exit(130) from None
     _finish(run, time.monotonic() - started)
+
+
+def _text(data: Path | None) -> str | None:
+    return None if data is None else str(data)
 
 
 def _logs(run: Place) -> str:
@@ -220,10 +228,12 @@ def _finish(run: Place, took: float) -> None:
     print_failures(out, read_table(run), run)
     ended = RunDirectory.read_summary(run).get("ended", "")
     if ended:
-        out.print(f"\nEnded: {escape(ended)}.", highlight=False)
+        out.print(escape(f"\nEnded: {ended}."), highlight=False)
     minutes, seconds = divmod(round(took), 60)
     out.print(
-        f"\n{minutes}:{seconds:02d} minutes. See more: evometa top {escape(str(run))} -n 20, "
-        f"evometa show {escape(str(run))} ID",
+        escape(
+            f"\n{minutes}:{seconds:02d} minutes. See more: evometa top {quoted(run)} -n 20, "
+            f"evometa show {quoted(run)} ID"
+        ),
         highlight=False,
     )

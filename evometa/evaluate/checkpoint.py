@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from safetensors.torch import save
 from evometa.errors import StoreError
 from evometa.evaluate.pack import CARRIED, TRAINED
 from evometa.evaluate.training import Checkpoint
+from evometa.files import oddity, write_whole
 from evometa.records import Candidate
 from evometa.study import Level, Training
 
@@ -108,16 +108,10 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint, structure: str, rung: in
     Raises:
         StoreError: if it cannot be written.
     """
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    data = save({**checkpoint, "rung": torch.tensor(rung)}, {"structure": structure})
     try:
-        with unfinished.open("wb") as file:
-            file.write(save({**checkpoint, "rung": torch.tensor(rung)}, {"structure": structure}))
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
+        write_whole(path, lambda file: file.write(data))
     except OSError as error:
-        with contextlib.suppress(OSError):
-            unfinished.unlink(missing_ok=True)
         raise StoreError(f"a checkpoint cannot be written to {path}: {error}") from error
 
 
@@ -138,6 +132,8 @@ def load_checkpoint(path: Path, structure: str | None = None) -> Checkpoint:
         StoreError: if it is missing, torn, or of a learner of another structure.
     """
     try:
+        if oddity(path):
+            raise OSError(f"it is {oddity(path)}")
         with safe_open(path, framework="pt") as file:
             kept = (file.metadata() or {}).get("structure", "")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118

@@ -36,6 +36,7 @@ from evometa.execute.failures import Failure
 from evometa.execute.fleet import Arrived, Event, Finished, Gone
 from evometa.execute.protocol import Evaluate, Interruptible, failed, run_pack
 from evometa.execute.supervisor import NO_LIMITS, Limits, Supervisor
+from evometa.files import open_plain
 from evometa.records import Candidate, Counts, Evaluation, Status
 
 START_SECONDS = 120.0
@@ -259,7 +260,7 @@ def _print_to(folder: Path) -> None:
     """Let this process print, and log from `INFO` on, to a file of its own."""
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"worker-{socket.gethostname()}-{os.getpid()}.log"
-    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    descriptor = open_plain(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
     os.dup2(descriptor, 1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import pyarrow as pa
@@ -14,8 +14,22 @@ from evometa.errors import StoreError, StudyError
 from evometa.launch.preparation import adjusted, prepare
 from evometa.launch.settings import Data, Settings
 from evometa.store import VERSION, Place, RunDirectory, make_schema, versions
-from evometa.study import Level
+from evometa.study import Level, Training
 from evometa.study_file import Bundle, StudyFile, load_kept
+
+_KINDS = {
+    "candidates": int,
+    "seed": int,
+    "searcher": str,
+    "rungs": int,
+    "look_ahead": bool,
+    "seeds": int,
+    "order": str,
+    "window": int,
+    "pack": int,
+    "device": str,
+}
+"""Settings of which study.json must not say something else."""
 
 
 def describe(file: StudyFile, settings: Settings) -> dict[str, Any]:
@@ -63,14 +77,15 @@ def refuse_existing(run: Place, file: StudyFile) -> None:
         return  # a folder that is no run is refused when the run's is made
     kept = RunDirectory.read(run)
     changed = _changed(kept.get("files", {}), file.bundle().describe())
-    if kept["file_sha256"] == file.sha256 and not changed:
+    digest = kept.get("file_sha256", "")
+    if digest == file.sha256 and not changed:
         raise StoreError(
             f"{run} holds a search of this study; go on with it: evometa resume {run}, "
             "or start another with --run FOLDER"
         )
     raise StoreError(
-        f"{run} holds a search of another study: {kept['file']} (sha256 "
-        f"{kept['file_sha256'][:12]}), not {file.path} (sha256 {file.sha256[:12]})"
+        f"{run} holds a search of another study: {kept.get('file')} (sha256 "
+        f"{digest[:12]}), not {file.path} (sha256 {file.sha256[:12]})"
         f"{''.join(f', and {each}' for each in changed)}; "
         "start this one with --run FOLDER"
     )
@@ -88,15 +103,26 @@ def stored_study(
         data: where the data is now; default where it was.
 
     Raises:
+        StoreError: if study.json lacks what a search began with.
         StudyError: if the file cannot be run, or what it needs is missing or has been changed.
         TaskError: if the data is missing or broken.
     """
-    options = dict(kept["settings"])
-    options["data"] = data or Data(**options["data"])
-    options["budget"] = Budget(**options.get("budget", {}))
-    settings = Settings(**options)
+    try:
+        options = dict(kept["settings"])
+        strange = [n for n, kind in _KINDS.items() if type(options.get(n, kind())) is not kind]
+        if strange:
+            raise TypeError(f"settings.{strange[0]} must be of type {_KINDS[strange[0]].__name__}")
+        options["data"] = data or Data(**options["data"])
+        options["budget"] = Budget(**options.get("budget", {}))
+        settings = Settings(**options)
+        training, _ = replace(Training(), **kept["training"]), kept["file"]
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise StoreError(
+            f"{run}/study.json does not say what a search began with: {error!r}; put a sound copy "
+            "in its place"
+        ) from error
     bundle = Bundle.read(kept, lambda name: RunDirectory.read_file(run, name))
-    file = adjusted(load_kept(bundle, f"{run}/study.py"), settings, kept["training"])
+    file = adjusted(load_kept(bundle, f"{run}/study.py"), settings, asdict(training))
     return settings, prepare(file, settings.data)
 
 

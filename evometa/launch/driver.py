@@ -25,9 +25,17 @@ from evometa.report import summary_of
 from evometa.run import DONE, Observer, Schedule, Search
 from evometa.search import RungRole, Searcher, Wishes, make_searcher
 from evometa.space import gene_value
-from evometa.store import Place, RunDirectory, Writer, evaluations, read_table, repair
+from evometa.store import (
+    Place,
+    RunDirectory,
+    Writer,
+    evaluations,
+    fitting,
+    read_table,
+    repair,
+)
 from evometa.study_file import Shipped, StudyFile
-from evometa.warm import Earlier
+from evometa.warm import Earlier, stored_earlier
 
 
 class Watch(Observer, Protocol):
@@ -109,7 +117,7 @@ def resume(
             settings = replace(settings, budget=budget)
         check_same(directory.study, describe(file, settings))
         repair(run)
-        earlier = Earlier(**directory.study.get("earlier", {}))
+        earlier = stored_earlier(directory.study)
         searcher = _searcher(file, settings, earlier)
         executor = _executor(file, settings, workers, run)
         stack.callback(executor.close)
@@ -128,7 +136,8 @@ def _search(
     study = file.study
     schedule = Schedule(settings.window, settings.order, settings.pack)
     meter = Meter(settings.budget, study.objectives, len(study.rungs))
-    stored = list(evaluations(read_table(directory.path)))
+    table = fitting(directory.path, directory.study, read_table(directory.path))
+    stored = list(evaluations(table))
     with (
         Writer(directory, schema_of(file), gene_value) as writer,
         watch(settings.candidates, executor) as shown,

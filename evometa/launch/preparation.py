@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from evometa.evaluate import (
     parse_plan,
 )
 from evometa.evaluate.evaluator import choose_device
+from evometa.files import local
 from evometa.launch.settings import Data, Settings, Workers
 from evometa.records import derive_seed
 from evometa.study import Rung, halving
@@ -36,7 +36,7 @@ def prepare(file: StudyFile, data: Data) -> StudyFile:
     Raises:
         TaskError: if the data is missing or broken.
     """
-    folder = Path(data.folder) if data.folder else None
+    folder = local(data.folder) if data.folder else None
     study = file.study
     how = {"download": data.download, "skip_broken": data.skip_broken}
     with watched():  # a task of the user's own may read files of the study

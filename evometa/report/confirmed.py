@@ -18,11 +18,12 @@ import numpy.typing as npt
 import pyarrow as pa
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 from scipy.special import stdtrit
 
+from evometa.errors import EvometaError
 from evometa.metrics import scored_metric
 from evometa.records import Genome, Status
+from evometa.report.grid import print_rows
 from evometa.report.ranking import baseline_name
 
 Scores: TypeAlias = npt.NDArray[np.float64]
@@ -94,7 +95,20 @@ def compare(table: pa.Table, study: Mapping[str, Any]) -> list[Confirmed]:
     Args:
         table: `confirm.parquet`.
         study: study.json.
+
+    Raises:
+        EvometaError: if the table is not that of a confirmation.
     """
+    try:
+        return _compared(table, study)
+    except (KeyError, TypeError, ValueError) as error:
+        raise EvometaError(
+            f"confirm.parquet does not hold a confirmation of this study: {error!r}; confirm "
+            "again, with --again"
+        ) from error
+
+
+def _compared(table: pa.Table, study: Mapping[str, Any]) -> list[Confirmed]:
     sign = 1.0 if scored_metric(study).direction == "max" else -1.0
     rows: dict[str, list[dict[str, Any]]] = {}
     for row in table.to_pylist():
@@ -102,8 +116,8 @@ def compare(table: pa.Table, study: Mapping[str, Any]) -> list[Confirmed]:
     ok = {id_: [r for r in each if r["status"] == Status.OK] for id_, each in rows.items()}
     ok = {id_: each for id_, each in ok.items() if each}
     known = {_name(each[0]): _matrix(each, "scores") for each in ok.values() if _name(each[0])}
-    order = [printable(name) for name in study.get("baselines", ())]
-    baselines = {name: known[name] for name in sorted(known, key=[*order, *known].index)}
+    order = [*study.get("baselines", ()), *known]
+    baselines = {name: known[name] for name in sorted(known, key=order.index)}
     found = []
     for id_, each in ok.items():
         test, name = _matrix(each, "scores"), _name(each[0])
@@ -164,7 +178,7 @@ def _half(parts: Sequence[_Part]) -> float:
     variance = sum(part for part, _ in parts)
     if variance == 0.0:
         return 0.0
-    freedom = variance**2 / sum(part**2 / free for part, free in parts if free)
+    freedom = variance * variance / sum(part * part / free for part, free in parts if free)
     return float(stdtrit(freedom, 0.975) * variance**0.5)
 
 
@@ -183,16 +197,14 @@ def _bias(rows: Sequence[dict[str, Any]], sign: float, iterations: int) -> Estim
 
 
 def _matrix(rows: Sequence[dict[str, Any]], column: str) -> Scores:
-    return np.asarray([row[column] for row in rows], dtype=float)
+    values = np.asarray([row[column] for row in rows], dtype=float)
+    if not values.size:
+        raise ValueError(f"{column} of {rows[0]['candidate_id']} are empty")
+    return values
 
 
 def _name(row: Mapping[str, Any]) -> str:
-    return printable(baseline_name(row))
-
-
-def printable(text: str) -> str:
-    """Return text in which nothing steers a terminal."""
-    return "".join(character if character.isprintable() else "?" for character in text)
+    return baseline_name(row)
 
 
 def print_confirmed(
@@ -211,26 +223,25 @@ def print_confirmed(
         _print_reasons(console, table)
         return
     scored = study["metrics"][0]
-    lines = Table(box=None, pad_edge=False, header_style="bold")
-    lines.add_column("candidate")
-    for title in (scored, "validation", "flattered by", "params", "seeds"):
-        lines.add_column(escape(title), justify="right", no_wrap=True)
+    rows = []
     for each in found:
-        label = f"[bold]{escape(each.name)}[/] {each.id}" if each.name else each.id
+        id_ = escape(each.id)
+        label = f"[bold]{escape(each.name)}[/] {id_}" if each.name else id_
         seeds = f"{each.seeds}" + (f", {each.failed} failed" if each.failed else "")
         values = [str(each.test), str(each.validation), str(each.bias or "")]
-        style = "cyan" if each.name else ""
-        lines.add_row(label, *values, f"{each.metrics['params']:,.0f}", seeds, style=style)
-    console.print(lines)
+        cells = [label, *values, f"{each.metrics['params']:,.0f}", seeds]
+        rows.append((cells, "cyan" if each.name else ""))
+    titles = ["candidate", scored, "validation", "flattered by", "params", "seeds"]
+    print_rows(console, titles, rows)
     for each in found:
         if each.gains and not each.name:
             gains = ", ".join(f"{gain.signed} over {name}" for name, gain in each.gains.items())
-            console.print(f"{each.id}: {escape(gains)}", highlight=False)
+            console.print(escape(f"{each.id}: {gains}"), highlight=False)
     console.print(
-        f"{scored} is that of meta-test; ± is the 95% interval over seeds and episodes; gains are "
-        "on the same episodes. The order is that of meta-validation with the new seeds, so that "
-        "meta-test has chosen nothing; by how much the search's own score was better than that is "
-        "what selection has flattered.",
+        f"{escape(scored)} is that of meta-test; ± is the 95% interval over seeds and episodes; "
+        "gains are on the same episodes. The order is that of meta-validation with the new seeds, "
+        "so that meta-test has chosen nothing; by how much the search's own score was better than "
+        "that is what selection has flattered.",
         style="dim",
     )
     _print_reasons(console, table)
@@ -241,8 +252,4 @@ def _print_reasons(console: Console, table: pa.Table) -> None:
         if row["status"] != Status.OK:
             last = (row["error"].strip().splitlines() or [""])[-1]
             who = f"{row['candidate_id']}, seed {row['repeat']}: {row['status']}"
-            console.print(
-                escape(printable(f"{who} {last}")),
-                style="red",
-                highlight=False,
-            )
+            console.print(escape(f"{who} {last}"), style="red", highlight=False)

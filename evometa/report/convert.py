@@ -19,6 +19,7 @@ from tensorboardX import FileWriter, SummaryWriter
 from tensorboardX.proto.summary_pb2 import Summary
 
 from evometa.errors import EvometaError
+from evometa.files import is_stream, private_folder
 from evometa.metrics import scored_metric
 from evometa.records import Objectives, Status
 from evometa.report.optuna_study import study_of
@@ -34,7 +35,7 @@ def write(kind: str, file: Path, name: str, study: Mapping[str, Any], table: pa.
 
     Args:
         kind: `"optuna"`, a journal file; `"tensorboard"`, a folder; `"csv"` or `"json"`.
-        file: where; must not exist.
+        file: where; must not exist, but that CSV and JSON may go into a device or pipe.
         name: of the run.
         study: study.json.
         table: the run's table.
@@ -44,11 +45,19 @@ def write(kind: str, file: Path, name: str, study: Mapping[str, Any], table: pa.
     """
     if kind not in WRITERS:
         raise EvometaError(f"`--to` must be one of {', '.join(WRITERS)}, got {kind!r}")
-    if file.exists():
+    stream = kind in ("csv", "json") and is_stream(file)
+    if not stream and (file.exists() or file.is_symlink()):
         raise EvometaError(f"{file} must not exist, but it does; remove it or name another")
     try:
+        if stream:
+            WRITERS[kind](file, name, study, table)
+            return
         file.parent.mkdir(parents=True, exist_ok=True)
-        WRITERS[kind](file, name, study, table)
+        with private_folder(file) as folder:
+            WRITERS[kind](folder / "made", name, study, table)
+            (folder / "made").replace(file)
+    except BrokenPipeError:
+        return  # who reads it has seen enough
     except OSError as error:
         raise EvometaError(f"{file} cannot be written: {error}") from error
 

@@ -55,9 +55,10 @@ class Progress:
         self._task = self._bar.add_task("search", total=total, text=self._rate_text())
         self._below = Text()
         self._live = Live(console=console, get_renderable=self._view, transient=True)
+        self._lively = console.is_terminal and not console.is_dumb_terminal
 
     def __enter__(self) -> Progress:
-        if self._console.is_terminal:
+        if self._lively:
             self._live.start()
         return self
 
@@ -93,7 +94,7 @@ class Progress:
     def tick(self) -> None:
         """Look at the workers; print a plain line now and then where there is no terminal."""
         self._counts = self._look()
-        if self._console.is_terminal:
+        if self._lively:
             self._bar.update(self._task, completed=self._done, text=self._rate_text())
             self._below = Text("\n".join(self._lines()), no_wrap=True, overflow="ellipsis")
         elif time.monotonic() - self._last_line >= PLAIN_SECONDS:

@@ -44,7 +44,8 @@ def joined(
     for name, study in zip(runs, studies, strict=True):
         part = table.filter(pc.equal(table["run"], name))
         part = _renamed(part, name, start, full - full_rung(study))
-        part = part.append_column(EPISODES, pa.repeat(pa.scalar(_episodes(study)), len(part)))
+        episodes = pa.repeat(pa.scalar(_episodes(study, name)), len(part))
+        part = part.append_column(EPISODES, episodes)
         start += 1 + (pc.max(part["number"]).as_py() or 0)
         parts.append(part)
     limits = [text for study in studies for text in study.get("constraints", ())]
@@ -66,8 +67,12 @@ def _renamed(part: pa.Table, run: str, start: int, up: int) -> pa.Table:
     return part
 
 
-def _episodes(study: Mapping[str, Any]) -> str:
-    """Return a text that is equal for runs with the same common episodes, scored in one way."""
-    training = study["training"]
-    how = [study["task"], study["settings"]["seed"], training["validation"], training["norm"]]
-    return canonical_json(how)
+def _episodes(study: Mapping[str, Any], run: str) -> str:
+    """Return a text that is equal for runs with the same common episodes, scored in one way.
+
+    Of a run that does not say how, it is its own.
+    """
+    training, settings = study.get("training", {}), study.get("settings", {})
+    how = [study.get("task"), settings.get("seed")]
+    how += [training.get("validation"), training.get("norm")]
+    return canonical_json([*how, run] if None in how else how)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,14 +12,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from evometa.errors import EvometaError
 from evometa.records import Genome, Objectives, Status
+from evometa.report.grid import print_rows
 from evometa.report.ranking import Ranked, lineage, operator_counts
 from evometa.report.standing import agreements
 
 GENOMES_SHOWN = 3  # below a ranking; `show` prints the others
+LONGEST = 20_000  # characters of a genome that a person would still look at
 
 
 def print_top(
@@ -28,24 +30,17 @@ def print_top(
     if not ranked:
         console.print("No candidate has been evaluated successfully yet.")
         return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("#", justify="right", no_wrap=True)
-    table.add_column("candidate", no_wrap=True)
-    for name in objectives:
-        table.add_column(name, justify="right", no_wrap=True)
-    if any(row.gain is not None for row in ranked):
-        table.add_column("gain", justify="right", no_wrap=True)
+    gains = any(row.gain is not None for row in ranked)
     several = any(row.seeds > 1 for row in ranked)
-    if several:
-        table.add_column("seeds", justify="right")
-    if "params" not in objectives:
-        table.add_column("params", justify="right")
-    table.add_column("seconds", justify="right", no_wrap=True)
+    titles = ["#", "candidate", *objectives, *["gain"] * gains, *["seeds"] * several]
+    titles += [*["params"] * ("params" not in objectives), "seconds"]
+    rows = []
     for row in ranked:
-        name = f"[bold]{escape(row.name)}[/] {row.id}" if row.name else row.id
+        id_ = escape(row.id)
+        name = f"[bold]{escape(row.name)}[/] {id_}" if row.name else id_
         cells = [f"{'*' if row.on_front else ' '}{row.rank}", name]
         cells += [_value(row, objective, scored) for objective in objectives]
-        if any(other.gain is not None for other in ranked):
+        if gains:
             known = row.gain is not None
             cells.append(f"{row.gain:+.4g} ± {row.gain_interval:.2g}" if known else "")
         if several:
@@ -54,10 +49,10 @@ def print_top(
             cells.append(f"{row.params:,}")
         cells += [f"{row.seconds:.1f}"]
         style = "cyan" if row.name else ""
-        table.add_row(*cells, style=style if row.feasible else "dim")
-    console.print(table)
+        rows.append((cells, style if row.feasible else "dim"))
+    print_rows(console, titles, rows, names=2)
     about = "± is the 95% interval over meta-validation episodes; * is on the Pareto front"
-    if any(row.gain is not None for row in ranked):
+    if gains:
         about += "; gain is over the first baseline, on the same episodes"
     if several:
         about += "; values are means over seeds"
@@ -66,7 +61,8 @@ def print_top(
     console.print(f"{about}.\n", style="dim")
     for row in ranked:
         if row.rank <= GENOMES_SHOWN or row.name:
-            console.print(f"{row.id}  {escape(brief(row.genome))}", highlight=False, soft_wrap=True)
+            text = escape(f"{row.id}  {shortened(brief(row.genome))}")
+            console.print(text, highlight=False, soft_wrap=True)
 
 
 def print_rungs(
@@ -79,9 +75,7 @@ def print_rungs(
     sums = table.group_by(["rung", "repeat"]).aggregate([("seconds", "sum"), ("seconds", "count")])
     spent = {(row["rung"], row["repeat"]): row for row in sums.to_pylist()}
     found = {agreement.rung: agreement for agreement in agreements(table, objectives)}
-    lines = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("rung", "iterations", "candidates", "seconds", "predicts the next (tau)"):
-        lines.add_column(name, justify="right")
+    rows = []
     last = len(levels) - 1
     stages = [(rung, 0) for rung in range(last)] + [(last, k) for k in range(repeats + 1)]
     for rung, repeat in stages:
@@ -90,8 +84,9 @@ def print_rungs(
         known = f"{tau.tau:.2f} of {tau.pairs}" if tau and tau.pairs > 2 else ""
         row = spent.get((rung, repeat), {"seconds_count": 0, "seconds_sum": 0.0})
         spent_text = f"{row['seconds_sum']:.1f}"
-        lines.add_row(str(rung), length, str(row["seconds_count"]), spent_text, known)
-    console.print(lines)
+        rows.append(([str(rung), length, str(row["seconds_count"]), spent_text, known], ""))
+    titles = ["rung", "iterations", "candidates", "seconds", "predicts the next (tau)"]
+    print_rows(console, titles, rows)
     for agreement in found.values():
         if agreement.warning:
             console.print(f"warning: {agreement.warning}", style="yellow", highlight=False)
@@ -113,13 +108,15 @@ def print_failures(console: Console, table: pa.Table, run: object) -> None:
         first = next(row for row in rows if row["status"] == status)
         reason = (first["error"].strip().splitlines() or ["no reason given"])[-1]
         console.print(
-            f"\n{count} {status}; the first, {first['candidate_id']}: {escape(reason)}",
+            escape(f"\n{count} {status}; the first, {first['candidate_id']}: {reason}"),
             style="yellow",
             highlight=False,
         )
     if rows:
         console.print(
-            f"All of it: evometa show {escape(str(run))} ID", style="yellow", highlight=False
+            escape(f"All of it: evometa show {shlex.quote(str(run))} ID"),
+            style="yellow",
+            highlight=False,
         )
 
 
@@ -145,13 +142,11 @@ def print_operators(console: Console, table: pa.Table, objectives: Objectives) -
     if not counts:
         console.print("No candidate has been made from another one yet.")
         return
-    lines = Table(box=None, pad_edge=False, header_style="bold")
-    for name, justify in (("operator", "left"), ("uses", "right"), ("better", "right")):
-        lines.add_column(name, justify=justify)  # type: ignore[arg-type]
-    lines.add_column("share", justify="right")
-    for operator, (uses, better) in sorted(counts.items()):
-        lines.add_row(escape(operator), str(uses), str(better), f"{better / uses:.0%}")
-    console.print(lines)
+    rows = [
+        ([escape(operator), str(uses), str(better), f"{better / uses:.0%}"], "")
+        for operator, (uses, better) in sorted(counts.items())
+    ]
+    print_rows(console, ["operator", "uses", "better", "share"], rows)
 
 
 def print_candidate(
@@ -163,11 +158,13 @@ def print_candidate(
         EvometaError: if the run has no such candidate.
     """
     row = find(table, candidate_id)
-    console.print(f"[bold]{row['candidate_id']}[/]  {row['status']}  {escape(made_by(row))}")
+    id_, rest = escape(row["candidate_id"]), escape(f"{row['status']}  {made_by(row)}")
+    console.print(f"[bold]{id_}[/]  {rest}")
     if row["error"]:
         console.print(escape(row["error"]), style="red", highlight=False)
     console.print("\n[bold]genome[/]")
-    console.print_json(row["genome"])
+    genome = shortened(json.dumps(json.loads(row["genome"]), indent=2, ensure_ascii=False))
+    console.print(escape(genome), highlight=len(genome) < LONGEST, soft_wrap=True)
     if row["network"]:
         console.print("\n[bold]network[/]")
         console.print(escape(row["network"]), highlight=False)
@@ -178,7 +175,8 @@ def print_candidate(
     child = json.loads(row["genome"])
     for parent in ancestors:
         changes = ", ".join(differences(parent["genome"], child)) or "nothing changed"
-        console.print(f"  from {parent['candidate_id']}: {escape(changes)}", highlight=False)
+        text = shortened(f"  from {parent['candidate_id']}: {changes}")
+        console.print(escape(text), highlight=False)
         child = parent["genome"]
 
 
@@ -202,6 +200,13 @@ def differences(parent: Genome, child: Genome, path: str = "") -> list[str]:
     return [] if parent == child else [f"{path}: {brief(parent)} -> {brief(child)}"]
 
 
+def shortened(text: str) -> str:
+    """Return a text that a person can look at; the whole of a huge one is for programs."""
+    if len(text) <= LONGEST:
+        return text
+    return f"{text[:LONGEST]} ... and {len(text) - LONGEST:,} characters more, see --json"
+
+
 def brief(genome: Genome) -> str:
     """Return a genome in one line, floats to three digits."""
     if isinstance(genome, dict):
@@ -223,7 +228,7 @@ def _print_scores(console: Console, row: dict[str, Any], objectives: Objectives)
         text = f"{value:.6g}" if isinstance(value, float) else str(value)
         if name == "steps":
             text = "  ".join(f"{step}:{mean:.3g}" for step, mean in enumerate(value))
-        console.print(f"  {name:<20} {escape(text)}{mark}", highlight=False)
+        console.print(escape(f"  {name:<20} {shortened(text)}{mark}"), highlight=False)
     if row["curve"]:
         points = "  ".join(f"{p['iteration']}:{p['loss']:.3g}" for p in row["curve"][::4])
         console.print(f"  {'learning curve':<20} {points}", highlight=False)
@@ -233,4 +238,4 @@ def _value(row: Ranked, objective: str, scored: str) -> str:
     value = row.values[objective]
     if objective == scored:
         return f"{value:.4g} ± {row.interval:.2g}"
-    return f"{value:,.0f}" if value == int(value) else f"{value:.4g}"
+    return f"{value:,.0f}" if abs(value) < 1e12 and value == int(value) else f"{value:.4g}"

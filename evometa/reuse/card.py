@@ -38,7 +38,7 @@ def model_card(
     evaluation = now or run.evaluation(candidate_id)
     confirmed = _find(run, candidate_id)
     parts = [
-        f"# {candidate_id} of {run.kept['file'].rpartition('/')[2]}",
+        f"# {candidate_id} of {str(run.kept.get('file')).rpartition('/')[2]}",
         _summary(facts),
         "```\npython example.py\n```",
         "In a program of your own, with this folder on its path:",
@@ -191,7 +191,7 @@ def _origin(run: StoredRun, evaluation: Evaluation, difference: float) -> str:
     wrote = ", ".join(f"{name} {version}" for name, version in versions().items())
     return "\n".join(
         [
-            f"- run `{run.place}`, study file sha256 `{run.kept['file_sha256']}`",
+            f"- run `{run.place}`, study file sha256 `{run.kept.get('file_sha256')}`",
             f"- seed {evaluation.candidate.seed}, genome sha256 "
             f"`{genome_hash(evaluation.candidate.genome)}`",
             f"- exported with {wrote}",

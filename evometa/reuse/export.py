@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from evometa.errors import EvometaError
+from evometa.files import private_folder
 from evometa.reuse.card import model_card, rule_of
 from evometa.reuse.exported.learner import Learner
 from evometa.reuse.learner import FewShotLearner, Progress, trained
@@ -68,22 +70,25 @@ def export(
     existed = folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _write_programs(programs, folder)
-        _write_tensors(programs.weights, folder / "weights.safetensors")
-        _write_tensors(_named(samples[0]), folder / "task.safetensors")
-        for file in ("learner.py", "example.py"):
-            shutil.copyfile(SHIPPED / file, folder / file)
-        _write_facts(facts, folder)
-        found = verify(learner, Learner(folder), samples)
-        facts = {**facts, "limits": found.limits}
-        _write_facts(facts, folder)
-        written = _write_rule(run, candidate_id, folder)
-        card = model_card(run, candidate_id, learner, now, facts, found.difference, written)
-        (folder / "README.md").write_text(card, encoding="utf-8")
+        with private_folder(folder / "export") as made:
+            _write_programs(programs, made)
+            _write_tensors(programs.weights, made / "weights.safetensors")
+            _write_tensors(_named(samples[0]), made / "task.safetensors")
+            for name in ("learner.py", "example.py"):
+                shutil.copyfile(SHIPPED / name, made / name)
+            _write_facts(facts, made)
+            found = verify(learner, Learner(made), samples)
+            facts = {**facts, "limits": found.limits}
+            _write_facts(facts, made)
+            written = _write_rule(run, candidate_id, made)
+            card = model_card(run, candidate_id, learner, now, facts, found.difference, written)
+            (made / "README.md").write_text(card, encoding="utf-8")
+            for file in made.iterdir():
+                file.replace(folder / file.name)
     except BaseException as error:
-        shutil.rmtree(folder, ignore_errors=True)
-        if existed:
-            folder.mkdir(exist_ok=True)
+        if not existed:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
         if isinstance(error, OSError):
             raise EvometaError(f"{folder} cannot be written: {error}") from error
         raise

@@ -343,7 +343,7 @@ def load_learner(
         StudyError: if the study or its data is not what it was.
         EvometaError: if the candidate cannot be trained.
     """
-    stored = run if isinstance(run, StoredRun) else read_run(_place(run), data)
+    stored = run if isinstance(run, StoredRun) else read_run(place(run), data)
     return trained(stored, candidate_id, device=device, progress=progress)[0]
 
 
@@ -434,7 +434,3 @@ def _outputs(episodes: EpisodeBatch, learner: Learner) -> tuple[int | None, int 
     if targets.is_floating_point():
         return targets.shape[-1], None
     return None, None if learner.traits.any_ways else int(targets.max()) + 1
-
-
-def _place(run: Place | str) -> Place:
-    return place(run) if isinstance(run, str) else run

@@ -14,7 +14,7 @@ from evometa.errors import StoreError
 from evometa.evaluate import Evaluator
 from evometa.launch import Data, Settings, check_same, describe, stored_study
 from evometa.records import Evaluation
-from evometa.store import Place, RunDirectory, evaluations, read_table
+from evometa.store import Place, evaluations, read_search
 from evometa.study_file import StudyFile
 
 
@@ -76,7 +76,7 @@ def read_run(run: Place, data: Path | None = None) -> StoredRun:
         StudyError: if the study or its data is not what it was.
         TaskError: if its data is missing.
     """
-    kept = RunDirectory.read(run)
+    kept, table = read_search(run)
     settings, file = stored_study(kept, run, None if data is None else Data(str(data)))
     check_same(kept, describe(file, settings))
-    return StoredRun(run, kept, settings, file, read_table(run))
+    return StoredRun(run, kept, settings, file, table)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from evometa.errors import GenomeError
+from evometa.errors import GenomeError, StoreError
+from evometa.files import local, oddity
+from evometa.plain import parsed
 from evometa.rule.canonical import check_update
 from evometa.rule.gradient import make_rule
 from evometa.space import Primitive
@@ -23,11 +24,14 @@ def read_rule(path: Path | str, own: Sequence[Primitive] = ()) -> dict[str, Any]
     Raises:
         GenomeError: if there is no such file, or no rule that can learn in it; with the reason.
     """
+    file = local(path)
     try:
-        genome = json.loads(Path(path).read_text(encoding="utf-8"))
+        if oddity(file):
+            raise GenomeError(f"{path}: a rule must be in a file, but it is {oddity(file)}")
+        genome = parsed(file.read_text(encoding="utf-8"), "the rule")
     except OSError as error:
         raise GenomeError(f"{path}: a rule file must exist, got {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
+    except (StoreError, UnicodeDecodeError) as error:
         raise GenomeError(f"{path}: a rule file must be JSON: {error}") from error
     rule = genome.get("rule", genome) if isinstance(genome, dict) else genome
     if isinstance(rule, dict) and set(rule) == {"gradient"}:

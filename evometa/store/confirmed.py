@@ -14,13 +14,14 @@ import pyarrow.parquet as pq
 
 from evometa.errors import StoreError
 from evometa.records import Evaluation
-from evometa.store.files import write_atomically
-from evometa.store.older import upgrade, version_of
+from evometa.store.checks import check_part
+from evometa.store.files import require_file, write_atomically
+from evometa.store.older import version_of
 from evometa.store.provenance import provenance
-from evometa.store.reader import source
+from evometa.store.reader import as_now, source
 from evometa.store.remote import Place
 from evometa.store.run_directory import RunDirectory
-from evometa.store.schema import VERSION, make_schema, to_row
+from evometa.store.schema import make_schema, to_row
 
 FILE = "confirm.parquet"
 _OWN = [
@@ -38,15 +39,19 @@ def read_confirmed(run: Place) -> pa.Table | None:
         StoreError: if it cannot be read.
     """
     path = run / FILE
+    require_file(path)
     if not path.is_file():
         return None
     try:
-        table = pq.read_table(source(path))
-    except (pa.ArrowException, OSError) as error:
+        table = pq.ParquetFile(source(path)).read()
+        names = table.column_names
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise StoreError(f"{path} cannot be read: {error}; confirm again") from error
-    if version_of(table.schema, path) == VERSION:
-        return table
-    return upgrade(table, RunDirectory.read(run), path)
+    for name, kind in _OWN:
+        if name not in names or table.schema.field(name).type != kind:
+            raise StoreError(f"{path} must have a column {name!r} of type {kind}; confirm again")
+    table = check_part(table, path, version_of(table.schema, path), whole=True)
+    return as_now(table, lambda: RunDirectory.read(run), path)
 
 
 def confirmed_row(

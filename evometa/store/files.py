@@ -1,15 +1,18 @@
-"""Writes that are complete or absent, whatever happens in between."""
+"""Writes that are complete or absent, and reads of what a stranger may have put there."""
 
 from __future__ import annotations
 
-import contextlib
-import os
 from collections.abc import Callable
 from io import BytesIO
+from pathlib import Path
 from typing import BinaryIO
 
 from evometa.errors import StoreError
+from evometa.files import oddity, write_whole
 from evometa.store.remote import Place, RemotePath
+
+MOST_BYTES = 1 << 26
+"""Of a text file that is read whole; those of a run are a thousand times smaller."""
 
 
 def write_text(path: Place, text: str) -> None:
@@ -25,10 +28,7 @@ def write_text(path: Place, text: str) -> None:
 
 
 def write_atomically(path: Place, write: Callable[[BinaryIO], object]) -> None:
-    """Write a file so that a reader sees all of it or none of it, even after a power cut.
-
-    The bytes go to a hidden file in the same folder, which is synced and renamed; then the folder
-    is synced. On an error the hidden file is removed. On an object store the object appears whole.
+    """Write a file as `write_whole` does; on an object store, the object appears whole.
 
     Raises:
         OSError: if the disk is full or cannot be written, or the store cannot be reached.
@@ -37,20 +37,41 @@ def write_atomically(path: Place, write: Callable[[BinaryIO], object]) -> None:
         buffer = BytesIO()
         write(buffer)
         path.write_bytes(buffer.getvalue())
-        return
-    temporary = path.with_name(f".{path.name}.tmp")
+    else:
+        write_whole(path, write)
+
+
+def require_file(path: Place) -> None:
+    """Do nothing where there is a file, or nothing: what else may be there can block its reader.
+
+    Raises:
+        StoreError: if there is a folder, a pipe, a socket, a device or a link to nothing.
+    """
     try:
-        with temporary.open("wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+        odd = oddity(path) if isinstance(path, Path) else ""
+    except OSError as error:
+        raise StoreError(f"{path} cannot be read: {error}") from error
+    if odd:
+        raise StoreError(f"{path} must be a file, but it is {odd}; remove it")
+
+
+def read_text(path: Place) -> str:
+    """Return what is in a text file of a run.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        StoreError: if it is no file, too large, no UTF-8, or cannot be read.
+    """
+    require_file(path)
+    try:
+        size = path.size() if isinstance(path, RemotePath) else path.stat().st_size
+        if size > MOST_BYTES:
+            raise StoreError(
+                f"{path} must have at most {MOST_BYTES:,} bytes, but has {size:,}: it is not what "
+                "evometa wrote"
+            )
+        return path.read_bytes().decode("utf-8")
+    except FileNotFoundError:
         raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    except (OSError, UnicodeDecodeError) as error:
+        raise StoreError(f"{path} cannot be read: {error}") from error

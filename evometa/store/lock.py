@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Protocol
 
 from evometa.errors import StoreError
+from evometa.files import open_plain
 from evometa.store.remote import Place, RemotePath
 
 log = logging.getLogger(__name__)
@@ -49,7 +50,7 @@ def is_held(run: Place) -> bool:
     if isinstance(run, RemotePath):
         return any(True for _ in (run / ".lock").iterdir())
     try:
-        descriptor = os.open(run / ".lock", os.O_RDONLY)
+        descriptor = open_plain(run / ".lock", os.O_RDONLY)
     except OSError:
         return False
     try:
@@ -70,7 +71,7 @@ class FileLock:
 
     def __init__(self, run: Path) -> None:
         try:
-            self._descriptor = os.open(run / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+            self._descriptor = open_plain(run / ".lock", os.O_RDWR | os.O_CREAT)
         except OSError as error:
             raise StoreError(f"{run} cannot be written: {error}") from error
         try:

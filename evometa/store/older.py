@@ -45,7 +45,10 @@ def version_of(schema: pa.Schema, place: object) -> int:
     Raises:
         StoreError: if it is newer than this one.
     """
-    wrote = int((schema.metadata or {}).get(b"evometa.schema", b"1"))
+    text = (schema.metadata or {}).get(b"evometa.schema", b"1")
+    if not text.isdigit():
+        raise StoreError(f"{place} must have a number as its schema version, got {text!r}")
+    wrote = int(text)
     if wrote > VERSION:
         raise StoreError(
             f"{place} has schema version {wrote}, this evometa reads versions up to {VERSION}; "

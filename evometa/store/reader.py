@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache, partial
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -13,7 +16,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from evometa.errors import StoreError
+from evometa.files import is_unfinished
 from evometa.records import Evaluation, Key
+from evometa.store.checks import KEYS, PROVENANCE, check_part, fitting
+from evometa.store.files import require_file
 from evometa.store.older import upgrade, version_of
 from evometa.store.remote import Place, RemotePath, UnreachableError, place
 from evometa.store.run_directory import RunDirectory
@@ -21,15 +27,36 @@ from evometa.store.schema import VERSION, from_row, make_schema
 
 log = logging.getLogger(__name__)
 
-KEYS = ("number", "rung", "repeat", "told")
+ATTEMPTS = 100  # to read a table whose writer merges its parts meanwhile
+_PART = re.compile(r"part-\d+(-\d+)?")
 
 Study: TypeAlias = Callable[[], Mapping[str, Any]]
 """Returns study.json; asked for parts of older versions alone."""
 
 
 def part_files(folder: Place) -> list[Place]:
-    """Return the parts in the order of writing; hidden files are unfinished."""
-    return sorted(path for path in folder.glob("part-*.parquet") if path.name[0] != ".")
+    """Return the parts in the order of writing; hidden files are unfinished.
+
+    Raises:
+        StoreError: if the folder cannot be read.
+    """
+    if isinstance(folder, RemotePath):
+        return sorted(folder.glob("part-*.parquet"))
+    try:
+        names = os.listdir(folder)  # noqa: PTH208 - `glob` finds nothing where it may not look
+    except OSError as error:
+        raise StoreError(f"{folder} cannot be read: {error}") from error
+    return sorted(folder / n for n in names if n.startswith("part-") and n.endswith(".parquet"))
+
+
+def read_search(run: Place) -> tuple[dict[str, Any], pa.Table]:
+    """Return study.json and the table of a run, which fit each other.
+
+    Raises:
+        StoreError: if there is no run, or it is damaged; the message says where.
+    """
+    study = RunDirectory.read(run)
+    return study, fitting(run, study, read_table(run))
 
 
 def load(run: Place | str, *more: Place | str, columns: Sequence[str] | None = None) -> pa.Table:
@@ -51,7 +78,7 @@ def load(run: Place | str, *more: Place | str, columns: Sequence[str] | None = N
     Raises:
         StoreError: if there is no run, no such column, or a newer version wrote it.
     """
-    paths = [place(str(each)) if isinstance(each, str) else each for each in (run, *more)]
+    paths = [place(each) for each in (run, *more)]
     if len(set(paths)) < len(paths):
         raise StoreError(f"each run must be given once, got {', '.join(map(str, paths))}")
     tables = [read_table(path, columns) for path in paths]
@@ -61,8 +88,7 @@ def load(run: Place | str, *more: Place | str, columns: Sequence[str] | None = N
             table.add_column(0, "run", pa.repeat(pa.scalar(name), len(table)))
             for table, name in zip(tables, names, strict=True)
         ]
-    table = pa.concat_tables(tables, promote_options="permissive")
-    return table.replace_schema_metadata(joined_metadata(tables))
+    return together(tables, " and ".join(map(str, paths)))
 
 
 def read_table(run: Place, columns: Sequence[str] | None = None) -> pa.Table:
@@ -81,31 +107,70 @@ def read_table(run: Place, columns: Sequence[str] | None = None) -> pa.Table:
     if not folder.is_dir():
         raise StoreError(f"{run} must be a run directory, but it has no folder evaluations")
     wanted = None if columns is None else list(dict.fromkeys([*KEYS, *columns]))
-    tables, study = [], cache(partial(_study, run))
-    for path in part_files(folder):
-        try:
-            tables.append(read_part(path, study, wanted))
-        except FileNotFoundError:  # a writer has just merged it into another part
-            return read_table(run, columns)
-        except (pa.ArrowException, OSError) as error:
-            _require_torn(path, error)
-            log.warning("%s is left out: it is torn (%s)", path, error)
+    tables = _sound_parts(run, wanted)
     table = make_schema({}, []).empty_table()
     if tables:
-        table = pa.concat_tables(tables, promote_options="permissive").combine_chunks()
-        table = _in_order(table)
-        table = table.replace_schema_metadata(joined_metadata(tables))
+        table = _in_order(together(tables, folder).combine_chunks())
     if columns is None:
         return table
     missing = [name for name in columns if name not in table.column_names]
     if missing and tables:
-        known = sorted(
-            {name for path in part_files(folder) for name in pq.read_schema(source(path)).names}
-        )
+        known = sorted({name for part in _sound_parts(run) for name in part.column_names})
         raise StoreError(f"{run} has no column {missing[0]!r}; it has {', '.join(known)}")
     for name in missing:
         table = table.append_column(name, pa.nulls(0))
     return table.select(list(columns))
+
+
+def _sound_parts(run: Place, columns: Sequence[str] | None = None) -> list[pa.Table]:
+    """Return the parts that are not torn."""
+    folder, study = run / "evaluations", cache(partial(_study, run))
+    for _ in range(ATTEMPTS):
+        tables = []
+        try:
+            for path in part_files(folder):
+                try:
+                    tables.append(read_part(path, study, columns))
+                except FileNotFoundError:
+                    raise
+                except (pa.ArrowException, OSError) as error:
+                    _require_torn(path, error)
+                    log.warning("%s is left out: it is torn (%s)", path, error)
+            return tables
+        except FileNotFoundError:  # a writer has just merged it into another part
+            continue
+    raise StoreError(f"the files in {folder} vanish while they are read; wait, and try again")
+
+
+def together(tables: Sequence[pa.Table], where: object) -> pa.Table:
+    """Return tables as one; a gene that is a number in one and a text in another becomes a text.
+
+    Args:
+        tables: with columns of their own; what one lacks is empty there.
+        where: they are from, for the message.
+
+    Raises:
+        StoreError: if a column is of another kind in each.
+    """
+    kinds: dict[str, set[pa.DataType]] = {}
+    for field in (field for table in tables for field in table.schema):
+        kinds.setdefault(field.name, set()).add(field.type)
+    mixed = [n for n, found in kinds.items() if len(found) > 1 and n.startswith("gene.")]
+    words = [n for n in mixed if pa.string() in kinds[n] or pa.bool_() in kinds[n]]
+    try:
+        fitted = [_as_words(table, words) for table in tables]
+        table = pa.concat_tables(fitted, promote_options="permissive")
+    except pa.ArrowException as error:
+        raise StoreError(f"the tables of {where} do not fit together: {error}") from error
+    return table.replace_schema_metadata(joined_metadata(tables))
+
+
+def _as_words(table: pa.Table, names: Sequence[str]) -> pa.Table:
+    for name in names:
+        if name in table.column_names:
+            place = table.schema.get_field_index(name)
+            table = table.set_column(place, name, table[name].cast(pa.string()))
+    return table
 
 
 def read_part(path: Place, study: Study, columns: Sequence[str] | None = None) -> pa.Table:
@@ -119,16 +184,39 @@ def read_part(path: Place, study: Study, columns: Sequence[str] | None = None) -
     Raises:
         ArrowInvalid: if it is torn.
         FileNotFoundError: if it is gone.
-        StoreError: if a newer version wrote it, or the store cannot be reached.
+        StoreError: if it is no file, not what evometa writes, a newer version wrote it, or the
+            store cannot be reached.
     """
-    with pq.ParquetFile(source(path)) as file:
-        names = None if columns is None else [n for n in columns if n in file.schema_arrow.names]
-        if version_of(file.schema_arrow, path) == VERSION:
-            return file.read(names)
-        table = upgrade(file.read(), study(), path)  # new columns are made of others
+    require_file(path)
+    try:
+        file = pq.ParquetFile(source(path))
+        known = file.schema_arrow.names
+    except UnicodeDecodeError as error:
+        raise pa.ArrowInvalid(f"the names of its columns are damaged: {error}") from error
+    with file:
+        names = None if columns is None else [n for n in columns if n in known]
+        wrote = version_of(file.schema_arrow, path)
+        # in older parts, new columns are made of others
+        read = names if wrote == VERSION else None
+        table = check_part(file.read(read), path, wrote, whole=read is None)
+    table = as_now(table, study, path)
     return (
         table if columns is None else table.select([n for n in columns if n in table.schema.names])
     )
+
+
+def as_now(table: pa.Table, study: Study, path: Place) -> pa.Table:
+    """Return a table of any version as this one has it.
+
+    Raises:
+        StoreError: if it does not fit its study.
+    """
+    if version_of(table.schema, path) == VERSION:
+        return table
+    try:
+        return upgrade(table, study(), path)
+    except (KeyError, TypeError, pa.ArrowException) as error:
+        raise StoreError(f"{path} does not fit the study.json of its run: {error!r}") from error
 
 
 def source(path: Place) -> Any:
@@ -143,9 +231,20 @@ def run_names(paths: Sequence[Place]) -> list[str]:
 
 
 def repair(run: Place) -> list[Place]:
-    """Set broken parts aside, in `set-aside`, so that a search can go on; return where they are."""
+    """Set broken parts aside, in `set-aside`, so that a search can go on; return where they are.
+
+    Only for who holds the run.
+
+    Raises:
+        StoreError: if there is what nobody can go on from, or the folder cannot be read.
+    """
     moved, study = [], cache(partial(_study, run))
+    if isinstance(run, Path):
+        for left in filter(lambda path: is_unfinished(path.name), (run / "evaluations").iterdir()):
+            left.unlink(missing_ok=True)  # its writer was killed
     for path in part_files(run / "evaluations"):
+        if not _PART.fullmatch(path.stem):
+            raise StoreError(f"{path} must be named like part-000000.parquet; move it away")
         try:
             read_part(path, study)
         except (pa.ArrowException, OSError) as error:
@@ -170,17 +269,25 @@ def _require_torn(path: Place, error: Exception) -> None:
 
 
 def evaluations(table: pa.Table) -> Iterator[Evaluation]:
-    """Yield the evaluations of a table, in its order."""
+    """Yield the evaluations of a table, in its order.
+
+    Raises:
+        StoreError: if a row is none.
+    """
     for batch in table.to_batches(max_chunksize=1024):
         for row in batch.to_pylist():
-            yield from_row(row)
+            try:
+                yield from_row(row)
+            except (KeyError, TypeError, ValueError, OverflowError) as error:
+                raise StoreError(
+                    f"the row of candidate {row.get('candidate_id')} cannot be read: {error!r}"
+                ) from error
 
 
 def find_evaluation(path: Place, study: Study, key: Key) -> Evaluation | None:
     """Return the evaluation of this key in one part, if it is there."""
     table = pq.read_table(source(path), filters=[("number", "=", key[0])])
-    if version_of(table.schema, path) < VERSION:
-        table = upgrade(table, study(), path)
+    table = as_now(table, study, path)
     found = [each for each in evaluations(table) if each.candidate.key == key]
     return found[-1] if found else None
 
@@ -208,7 +315,7 @@ def joined_metadata(tables: Sequence[pa.Table]) -> dict[str, str]:
     """Return the version of tables put together, and what wrote them, each once."""
     origins: list[Any] = []
     for table in tables:
-        found = json.loads((table.schema.metadata or {}).get(b"evometa.provenance", b"[]"))
+        found = json.loads((table.schema.metadata or {}).get(PROVENANCE, b"[]"))
         for origin in found if isinstance(found, list) else [found]:
             if origin not in origins:
                 origins.append(origin)

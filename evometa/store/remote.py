@@ -14,6 +14,7 @@ from urllib.parse import urlsplit, urlunsplit
 from pyarrow import fs
 
 from evometa.errors import StoreError
+from evometa.files import local
 
 log = logging.getLogger(__name__)
 
@@ -209,14 +210,13 @@ Place: TypeAlias = Path | RemotePath
 """Where a run is kept."""
 
 
-def place(run: str | Path) -> Place:
-    """Return the place that a path or a URL names."""
+def place(run: str | Place) -> Place:
+    """Return the place that a path or a URL names, as `local` reads a path."""
+    if isinstance(run, RemotePath):
+        return run
     text = str(run)
-    if "://" not in text:
-        return Path(run)
-    return (
-        Path(text.removeprefix("file://")) if text.startswith("file://") else RemotePath.open(text)
-    )
+    remote = "://" in text and not text.startswith("file://")
+    return RemotePath.open(text) if remote else local(text)
 
 
 def _public(url: str) -> str:

@@ -3,19 +3,38 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from functools import partial
 from types import MappingProxyType
 from typing import Any, BinaryIO
 
 from evometa.errors import StoreError
-from evometa.store.files import write_atomically
+from evometa.plain import parsed
+from evometa.store.checks import check_study
+from evometa.store.files import read_text, write_atomically
 from evometa.store.lock import hold
 from evometa.store.older import upgrade_study
 from evometa.store.remote import Place
 
 FILES = "files"
-_BEGUN = {"evaluations", "weights", FILES, "study.py", ".study.py.tmp", ".study.json.tmp"}
+_BEGUN = re.compile(r"evaluations|weights|files|study\.py|\.study\.(py|json)\..*tmp")
+
+
+def read_study(path: Place) -> dict[str, Any]:
+    """Return study.json of a run, without holding its folder.
+
+    Raises:
+        StoreError: if it is missing, cannot be read, or is that of no study.
+    """
+    file = path / "study.json"
+    try:
+        return upgrade_study(check_study(parsed(read_text(file), str(file)), file))
+    except (FileNotFoundError, NotADirectoryError):
+        raise StoreError(
+            f"a run directory holds a study.json, but there is none in {path}; "
+            f"start a search with: evometa search STUDY --run {path}"
+        ) from None
 
 
 class RunDirectory:
@@ -85,19 +104,9 @@ class RunDirectory:
         """Return study.json, as this version has it, without holding the folder.
 
         Raises:
-            StoreError: if it is missing or cannot be read.
+            StoreError: if it is missing, or cannot be read.
         """
-        file = path / "study.json"
-        if not file.is_file():
-            raise StoreError(
-                f"a run directory holds a study.json, but there is none in {path}; "
-                "start a search with: evometa search STUDY --run " + str(path)
-            )
-        try:
-            study: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise StoreError(f"{file} cannot be read: {error}") from error
-        return upgrade_study(study)
+        return read_study(path)
 
     def end(self, summary: Mapping[str, Any]) -> None:
         """Keep how a search ended, in summary.json.
@@ -115,10 +124,10 @@ class RunDirectory:
     def read_summary(path: Place) -> dict[str, Any]:
         """Return how the last search ended; empty if none has, or it cannot be read."""
         try:
-            summary: dict[str, Any] = json.loads((path / "summary.json").read_text("utf-8"))
-        except (OSError, ValueError):
+            summary = parsed(read_text(path / "summary.json"), "summary.json")
+        except (OSError, StoreError):
             return {}
-        return summary
+        return summary if isinstance(summary, dict) else {}
 
     @staticmethod
     def read_file(path: Place, name: str | None = None) -> bytes:
@@ -158,4 +167,4 @@ def _is_begun(path: Place) -> bool:
     """Return whether a folder is empty, or that of a run whose making was cut short."""
     folders = (path / "evaluations", path / "weights")
     inside = any(True for folder in folders for _ in folder.glob("*"))
-    return not inside and {file.name for file in path.iterdir()} <= _BEGUN
+    return not inside and all(_BEGUN.fullmatch(file.name) for file in path.iterdir())

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 import pyarrow as pa
 
 from evometa.errors import StoreError
+from evometa.plain import LONGEST_GENOME
 from evometa.records import Candidate, Evaluation, Genome, Status, canonical_json, genome_hash
 
 VERSION = 3
@@ -174,6 +175,12 @@ def to_row(
 ) -> dict[str, Any]:
     """Return an evaluation as a row of `schema`."""
     row = {column.name: column.of(evaluation) for column in COLUMNS} | {"told": told}
+    if len(row["genome"]) > LONGEST_GENOME:
+        raise StoreError(
+            f"a genome must have at most {LONGEST_GENOME:,} characters as JSON, but that of "
+            f"{row['candidate_id']} has {len(row['genome']):,}; let `build` make large arrays from "
+            "a seed"
+        )
     for name in schema.names:
         if name.startswith("gene."):
             value = gene_value(evaluation.candidate.genome, name.removeprefix("gene."))

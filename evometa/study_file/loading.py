@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from evometa.errors import StudyError
+from evometa.files import local, oddity
 from evometa.study import Study
 from evometa.study_file.bundle import Bundle
 from evometa.study_file.modules import PREFIX, StudyModules, study_of
@@ -72,9 +73,10 @@ def load_study(path: Path | str) -> StudyFile:
     Raises:
         StudyError: if the file is missing, does not parse, raises, or has no `study`.
     """
-    path = Path(path)
+    path = local(path)
     if not path.is_file():
-        raise StudyError(f"a study file must exist, but there is none at {path}")
+        odd = oddity(path) or "none"
+        raise StudyError(f"a study file must exist, but there is {odd} at {path}")
     if path.suffix != ".py":
         raise StudyError(f"a study file must be a Python file ending in .py, got {path}")
     file = path.parent.resolve() / path.name

@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from evometa.files import local, write_whole
 from evometa.task.images import decoding_rule
 
 log = logging.getLogger(__name__)
@@ -23,8 +23,8 @@ def cache_folder() -> Path:
     """Return `~/.cache/evometa`; EVOMETA_CACHE overrides it, and XDG_CACHE_HOME the `~/.cache`."""
     own = os.environ.get("EVOMETA_CACHE")
     if own:
-        return Path(own)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "evometa"
+        return local(own)
+    return local(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "evometa"
 
 
 def fingerprint(files: Iterable[Path], *arguments: object) -> str:
@@ -50,7 +50,7 @@ def cached(name: str, make: Callable[[], Arrays]) -> Arrays:
     A damaged file is made anew; a cache that cannot be written is done without.
     """
     path = cache_folder() / f"{name}.npz"
-    if path.exists():
+    if path.is_file():
         try:
             with path.open("rb") as stored, np.load(stored, allow_pickle=False) as arrays:
                 return dict(arrays)
@@ -59,13 +59,7 @@ def cached(name: str, make: Callable[[], Arrays]) -> Arrays:
     arrays = make()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-            try:
-                np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
-                Path(file.name).replace(path)
-            except BaseException:
-                Path(file.name).unlink(missing_ok=True)
-                raise
+        write_whole(path, lambda file: np.savez_compressed(file, **arrays))  # type: ignore[arg-type]
     except OSError as error:
         log.warning("The cache %s cannot be written (%s); going on without.", path, error)
     return arrays

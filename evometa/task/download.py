@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import urllib.error
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
 from evometa.errors import TaskError
+from evometa.files import open_plain
 
 BASE = "https://raw.githubusercontent.com/brendenlake/omniglot/master/python/"
 ARCHIVES = {
@@ -77,7 +79,8 @@ def _fetch(url: str, part: Path) -> None:
     with response:
         resumed = response.status == 206  # else the server sends the whole file again
         missing = response.headers.get("Content-Length")
-        with part.open("ab" if resumed else "wb") as file:
+        flags = os.O_WRONLY | os.O_CREAT | (os.O_APPEND if resumed else os.O_TRUNC)
+        with os.fdopen(open_plain(part, flags), "wb") as file:
             while chunk := response.read(CHUNK):
                 file.write(chunk)
                 missing = None if missing is None else int(missing) - len(chunk)

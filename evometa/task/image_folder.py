@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from evometa.errors import TaskError
+from evometa.files import local
 from evometa.task.classes import ClassTask, class_task
 from evometa.task.decoded import read_images
 from evometa.task.protocol import SPLITS
@@ -44,7 +45,7 @@ class FolderOfImages:
             TaskError: if the folder is missing or empty, an image is broken, or all images or all
                 classes are equal.
         """
-        folder = data or (Path(self.folder) if self.folder else None)
+        folder = data or (local(self.folder) if self.folder else None)
         if folder is None:
             raise TaskError(
                 "an image folder must be given: pass --data DIR or ImageFolder(folder=)"

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 import evometa
@@ -49,7 +50,12 @@ def render(
         EvometaError: if study.json or the table lack what a report needs.
     """
     facts = Facts.of(name, study, table)
-    tested = confirmation(confirmed, study)
+    with np.errstate(all="ignore"):  # the square of a huge loss is an infinity, and shown as one
+        return _rendered(facts, confirmed, live=live)
+
+
+def _rendered(facts: Facts, confirmed: pa.Table | None, *, live: bool) -> str:
+    tested = confirmation(confirmed, facts.study)
     sections = [
         searched(facts),
         won(facts),
@@ -67,4 +73,4 @@ def render(
     now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     foot = f"Made by evometa {evometa.__version__} on {now}. Nothing of the run was executed."
     summary = f"{lead(facts)} {tested.finding}."
-    return page(name, summary, sections, foot=foot, live=live)
+    return page(facts.name, summary, sections, foot=foot, live=live)

@@ -8,6 +8,7 @@ from typing import Any
 import plotly.graph_objects as go
 import pyarrow as pa
 
+from evometa.errors import EvometaError
 from evometa.report.confirmed import Confirmed, compare
 from evometa.report.page.document import Html, Plot, Section, label, paragraph, table
 from evometa.report.page.facts import number
@@ -30,7 +31,7 @@ def confirmation(confirmed: pa.Table | None, study: Mapping[str, Any]) -> Sectio
         return Section("confirmed", TOPIC, "No confirmation on meta-test exists", [paragraph(text)])
     try:
         found = compare(confirmed, study)
-    except (KeyError, TypeError, ValueError):
+    except EvometaError:
         text = "Its columns are not those that a confirmation has; confirm again."
         return Section("confirmed", TOPIC, "The confirmation cannot be read", [paragraph(text)])
     if not found:

@@ -169,7 +169,7 @@ def genome_of(row: Mapping[str, Any]) -> Genome:
 
 def number(value: float) -> str:
     """Return a number as people read it: `1,761`, `0.267`, `3.1e-05`."""
-    if value == int(value) and abs(value) < 1e12:
+    if abs(value) < 1e12 and value == int(value):
         return f"{int(value):,}"
     return f"{value:.3g}" if abs(value) < 1e4 else f"{value:,.0f}"
 

@@ -28,7 +28,9 @@ def searched(facts: Facts) -> Section:
     reused = pc.sum(pc.not_equal(final["copied_from"], "")).as_py() or 0
     device_seconds = pc.sum(facts.rows["seconds"]).as_py() or 0.0
     of_all = (
-        f"candidates of {settings['candidates']:,}" if settings.get("candidates") else "candidates"
+        f"candidates of {settings['candidates']:,}"
+        if isinstance(settings.get("candidates"), int) and settings["candidates"]
+        else "candidates"
     )
     genes = list(_leaves(study.get("space"), ""))
     body = [
@@ -75,7 +77,8 @@ def _leaves(space: Any, path: str) -> Iterator[tuple[str, str]]:
         step = f", step {space['step']}" if space.get("step", 1) != 1 else ""
         yield path, f"{inner[0]} to {inner[1]}{step}{', logarithmic' if space.get('log') else ''}"
     elif kind == "choice" and isinstance(inner, list):
-        branches = space.get("branches") or {}
+        branches = space.get("branches")
+        branches = branches if isinstance(branches, Mapping) else {}
         yield (
             path,
             cut(" | ".join([brief(value) for value in inner] + list(branches)), MOST_LETTERS),
