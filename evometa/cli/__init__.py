@@ -8,9 +8,9 @@ runs, so that the others start at once; a module is not called like a command.
 from __future__ import annotations
 
 import os
-import signal
 import sys
-from types import FrameType
+import threading
+import time
 from typing import Annotated, NoReturn
 
 import typer
@@ -22,8 +22,11 @@ from evometa.cli.reuse import confirm, export, rerun
 from evometa.cli.runs import convert, report, show, top
 from evometa.cli.studies import check, resume, search
 from evometa.errors import EvometaError
+from evometa.execute.interrupts import Interrupts
 
 __all__ = ["app", "main"]
+
+LEAVE_SECONDS = 5.0
 
 COMMANDS = (search, resume, top, show, report, confirm, rerun, export, convert, check)
 
@@ -39,14 +42,17 @@ for command in COMMANDS:
 
 def main() -> None:
     """Run the command line; errors raised on purpose are printed without a traceback."""
-    signal.signal(signal.SIGTERM, _terminate)
+    Interrupts().install()
     # what Ray reads when it is imported: the death of a worker is told in the table, not in between
     os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "A worker died|Raylet is terminated")
+    code = 2
     try:
         app()
     except EvometaError as error:
         err.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False)
-        sys.exit(2)
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    _leave(code)
 
 
 @app.callback(invoke_without_command=True)
@@ -59,6 +65,18 @@ def root(
         raise typer.Exit
 
 
-def _terminate(number: int, frame: FrameType | None) -> NoReturn:
-    """Treat SIGTERM, which batch systems send before they kill, like Ctrl-C."""
-    raise KeyboardInterrupt
+def _leave(code: int) -> NoReturn:
+    """End this process; threads that user code has left in it get a few seconds to end as well."""
+    threads = [thread for thread in threading.enumerate() if not thread.daemon]
+    left = [thread.name for thread in threads if thread is not threading.main_thread()]
+    if left:
+        threading.Thread(target=_end, args=(code, left), daemon=True).start()
+    sys.exit(code)  # waits for them
+
+
+def _end(code: int, left: list[str]) -> None:
+    time.sleep(LEAVE_SECONDS)
+    err.print(f"warning: threads that the study left behind are ended: {', '.join(left)}")
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(code)

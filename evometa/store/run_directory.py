@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 
 from evometa.errors import StoreError
 from evometa.store.files import write_atomically
-from evometa.store.lock import hold
+from evometa.store.lock import Lock, hold
 from evometa.store.remote import Place
 
 FILES = "files"
@@ -102,8 +102,9 @@ class RunDirectory:
         """Keep how a search ended, in summary.json.
 
         Raises:
-            StoreError: if it cannot be written.
+            StoreError: if it cannot be written, or another driver may hold the folder by now.
         """
+        self._lock.check()
         text = json.dumps(summary, indent=1)
         try:
             write_atomically(self.path / "summary.json", lambda file: file.write(text.encode()))
@@ -136,9 +137,10 @@ class RunDirectory:
         """The folder of the table's parts."""
         return self.path / "evaluations"
 
-    def check(self) -> None:
-        """Raise `StoreError` if the folder may be held by another driver by now."""
-        self._lock.check()
+    @property
+    def lock(self) -> Lock:
+        """What holds the folder."""
+        return self._lock
 
     def __enter__(self) -> RunDirectory:
         """Return itself."""
