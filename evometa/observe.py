@@ -83,17 +83,10 @@ class Observers:
         shown: the search's own observer.
         makers: make the others.
         run: the run's folder or URL.
-        beat: called at each tick: what must be done now and then though no result comes.
     """
 
-    def __init__(
-        self,
-        shown: Observer,
-        makers: Sequence[MakeObserver],
-        run: str,
-        beat: Callable[[], None] = lambda: None,
-    ) -> None:
-        self._shown, self._makers, self._run, self._beat = shown, makers, run, beat
+    def __init__(self, shown: Observer, makers: Sequence[MakeObserver], run: str) -> None:
+        self._shown, self._makers, self._run = shown, makers, run
         self._own: list[_Own] = []
 
     def __enter__(self) -> Observers:
@@ -136,8 +129,7 @@ class Observers:
                     own.context.__exit__(*sys.exc_info())
 
     def tick(self) -> None:
-        """Pass on to the search's own observer alone, and to the beat."""
-        self._beat()
+        """Pass on to the search's own observer alone."""
         self._shown.tick()
 
 

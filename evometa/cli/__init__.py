@@ -8,6 +8,7 @@ runs, so that the others start at once; a module is not called like a command.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import threading
 import time
@@ -27,6 +28,7 @@ from evometa.execute.interrupts import Interrupts
 __all__ = ["app", "main"]
 
 LEAVE_SECONDS = 5.0
+INTERRUPTED = 130  # by Ctrl-C or SIGTERM alike: 128 + SIGINT, as is the custom
 
 COMMANDS = (search, resume, top, show, report, confirm, rerun, export, convert, check)
 
@@ -67,6 +69,9 @@ def root(
 
 def _leave(code: int) -> NoReturn:
     """End this process; threads that user code has left in it get a few seconds to end as well."""
+    if code == INTERRUPTED:  # more of the same would end Python in the middle of its own end
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
     threads = [thread for thread in threading.enumerate() if not thread.daemon]
     left = [thread.name for thread in threads if thread is not threading.main_thread()]
     if left:

@@ -132,7 +132,7 @@ def _search(
     with (
         Writer(directory, schema_of(file), gene_value) as writer,
         watch(settings.candidates, executor) as shown,
-        Observers(shown, observers, str(directory.path), writer.tick) as observer,
+        Observers(shown, observers, str(directory.path)) as observer,
     ):
         search = Search(searcher, executor, writer, observer, meter, schedule, identify(file.study))
         ended = search.run(stored)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import itertools
 import json
 import logging
+import threading
 import time
 from collections.abc import Sequence
 from types import TracebackType
@@ -36,8 +38,10 @@ LARGE = 1024
 class Writer:
     """Appends rows in parts that are complete or absent.
 
-    A part is written at every `FLUSH_ROWS` rows, or with the first row or `tick` that comes
-    `FLUSH_SECONDS` after the last part; a killed driver loses at most that, and evaluates it again.
+    A part is written at every `FLUSH_ROWS` rows, or with the first row that comes `FLUSH_SECONDS`
+    after the last part; while the writer is entered, a thread of its own writes what waits longer
+    for a next row. A killed driver loses at most that, and evaluates it again.
+
     Where the run's lock can be lost, the names of parts carry its token and a count, so that no
     file is ever written twice, and a part that comes after the loss is withdrawn. Once there are
     `MOST_PARTS` parts, or `PARTS_AT_REST` at the end, the last ones become one: those that are not
@@ -63,6 +67,7 @@ class Writer:
         self._next = 1 + max((_last_number(path) for path in self._parts), default=-1)
         self._flushed_at = time.monotonic()
         self._most_parts, self._marks = MOST_PARTS, itertools.count()
+        self._alone, self._closed = threading.RLock(), threading.Event()
 
     def append(self, evaluation: Evaluation, told: int) -> None:
         """Keep an evaluation and its place in the order of telling.
@@ -70,18 +75,11 @@ class Writer:
         Raises:
             StoreError: if the disk is full or cannot be written.
         """
-        self._rows.append(to_row(evaluation, told, self._schema, self._gene_value))
-        if len(self._rows) >= FLUSH_ROWS:
-            self.flush()
-        self.tick()
-
-    def tick(self) -> None:
-        """Write what has waited long enough; to be called several times a second.
-
-        Raises:
-            StoreError: if the disk is full or cannot be written.
-        """
-        if time.monotonic() - self._flushed_at >= FLUSH_SECONDS:
+        row = to_row(evaluation, told, self._schema, self._gene_value)
+        with self._alone:
+            self._rows.append(row)
+        late = time.monotonic() - self._flushed_at >= FLUSH_SECONDS
+        if late or len(self._rows) >= FLUSH_ROWS:
             self.flush()
 
     def recall(self, number: int, rung: int) -> Evaluation:
@@ -107,23 +105,27 @@ class Writer:
         Raises:
             StoreError: if the disk is full or cannot be written.
         """
-        if not self._rows:
-            return
-        path = self._named(f"{self._next:06d}")
-        self._write(path, pa.Table.from_pylist(self._rows, self._schema))
-        self._parts.append(path)
-        self._next += 1
-        self._rows = []
-        self._flushed_at = time.monotonic()
-        self._compact(self._most_parts)
+        with self._alone:
+            if not self._rows:
+                return
+            path = self._named(f"{self._next:06d}")
+            self._write(path, pa.Table.from_pylist(self._rows, self._schema))
+            self._parts.append(path)
+            self._next += 1
+            self._rows = []
+            self._flushed_at = time.monotonic()
+            self._compact(self._most_parts)
 
     def close(self) -> None:
         """Write what is waiting, and leave few parts."""
+        self._closed.set()
         self.flush()
-        self._compact(PARTS_AT_REST)
+        with self._alone:
+            self._compact(PARTS_AT_REST)
 
     def __enter__(self) -> Writer:
-        """Return itself."""
+        """Return itself, and from now on write in time though no row comes."""
+        threading.Thread(target=self._keep_up, daemon=True).start()
         return self
 
     def __exit__(
@@ -138,6 +140,11 @@ class Writer:
         except StoreError:
             if error is None:
                 raise
+
+    def _keep_up(self) -> None:
+        while not self._closed.wait(FLUSH_SECONDS):
+            with contextlib.suppress(StoreError):  # the next row meets it again, and says so
+                self.flush()
 
     def _compact(self, most: int) -> None:
         """Make one part of more than `most`; a crash leaves doubles, which the reader drops.
