@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,6 +31,8 @@ from evometa.store import (
     write_confirmed,
 )
 from evometa.study import Study
+
+log = logging.getLogger(__name__)
 
 REPEATS = 1000  # most new seeds of a candidate
 FOLDER = "confirmed"
@@ -107,8 +111,8 @@ def confirm(
         study = study.with_training(iterations=wanted.iterations)
     chosen = _chosen(run, wanted)
     with ExitStack() as stack:
-        if isinstance(run.place, Path):
-            stack.callback(_held(run.place / FOLDER).release)
+        lock = _held(run.place / FOLDER)
+        stack.callback(lock.release)
         if wanted.again:
             _forget(run.place)
         rows = _kept(run, wanted, study.training.iterations)
@@ -120,16 +124,33 @@ def confirm(
             if (candidate.number, repeat) not in behind
         }
         if trainings:
+            _warn_of_smaller_packs(trainings.values(), wanted.seeds)
             executor = make_executor(_evaluator(run, study, wanted), workers, run.file)
             stack.callback(executor.close)
             observer = stack.enter_context(watch(len(trainings), executor))
             for evaluation in _results(executor, list(trainings.values()), observer):
                 training = trainings[evaluation.candidate.number]
                 rows.append(_row(run, evaluation, training, study.training.iterations))
+                lock.check()
                 write_confirmed(run.place, run.kept, rows)
                 shown = replace(training.original, rung=0)
                 observer.recorded(replace(evaluation, candidate=shown))
+        lock.check()
         return write_confirmed(run.place, run.kept, rows)
+
+
+def _warn_of_smaller_packs(trainings: Iterable[_Training], seeds: int) -> None:
+    """Say whose numbers may differ in the last digits from those of a confirmation in one go."""
+    packs = Counter(training.original.id for training in trainings)
+    fewer = [f"{id_} ({count})" for id_, count in packs.items() if count < seeds]
+    if fewer:
+        log.warning(
+            "Of %s fewer than %d seeds are trained, the others being there already. Seeds are "
+            "trained together, and in a smaller pack the last digits may differ; --again trains "
+            "all of them in one",
+            ", ".join(fewer),
+            seeds,
+        )
 
 
 def _evaluator(run: StoredRun, study: Study, wanted: Confirmation) -> Evaluator:
@@ -192,7 +213,7 @@ def _baseline(place: int, name: str, genome: Genome, seed: int) -> Candidate:
     return Candidate(place, genome, derive_seed(seed, "baseline", name), operator=f"seed:{name}")
 
 
-def _held(folder: Path) -> Lock:
+def _held(folder: Place) -> Lock:
     """Make the folder of the weights, and hold it.
 
     Raises:
