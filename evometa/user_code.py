@@ -19,8 +19,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from evometa.errors import Interrupted
-
 _RAISE = dis.opmap["RAISE_VARARGS"]
 _MT19937_BYTES = 625 * 4  # 624 words and a position
 
@@ -68,8 +66,6 @@ def raised_by_code(error: BaseException) -> bool:
     """Tell whether code raised an error, and no person pressed Ctrl-C."""
     if not isinstance(error, KeyboardInterrupt):
         return True
-    if isinstance(error, Interrupted):
-        return False
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
