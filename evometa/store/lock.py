@@ -164,7 +164,6 @@ class Lease:
     def check(self) -> None:
         """Raise `StoreError` if the lease has not been renewed for longer than it lasts."""
         if self._lost or self._clock() - self._renewed_at > LEASE_SECONDS:
-            self._lost = True
             raise StoreError(
                 f"{self._run} could not be held: for {LEASE_SECONDS:.0f} s this driver was "
                 "suspended, or did not reach it, and another driver may have taken over. This one "
