@@ -287,7 +287,7 @@ def kill_at(rows, *arguments, run, folder):
     command.wait()
 
 
-LONG = ("--iterations", 60, "-n", 60, "--executor", "serial", "--plan", "vmap")
+LONG = ("--iterations", 10, "-n", 60, "--executor", "serial", "--plan", "vmap")
 
 
 @pytest.mark.slow
