@@ -29,5 +29,9 @@ class StoreError(EvometaError, RuntimeError):
     """A run directory cannot be created, read or written."""
 
 
+class Interrupted(KeyboardInterrupt):
+    """A person or a batch system asks to stop: Ctrl-C or SIGTERM, not a candidate's own code."""
+
+
 class ExecutorError(EvometaError, RuntimeError):
     """Candidates cannot be run: no cluster at the address, or all workers gone."""

@@ -52,6 +52,9 @@ class Command:
         """Send a signal."""
         os.kill(self._process.pid, number)
 
+    def is_alive(self):
+        return self._process.is_alive()
+
     def wait(self, seconds=150):
         """Return its exit status, and what it printed."""
         self._process.join(seconds)

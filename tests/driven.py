@@ -59,6 +59,10 @@ class Driven:
                 return False
         return True
 
+    def signal(self, number):
+        """Send it a signal, and nobody else."""
+        os.kill(self.process.pid, number)
+
     def kill(self):
         """End it, and whatever it started, at once."""
         os.killpg(self.process.pid, signal.SIGKILL)

@@ -256,16 +256,38 @@ def test_no_run_is_named(tmp_path):
         assert "there is none in nowhere" in evometa(*command, folder=tmp_path, code=2)
 
 
-def wait_for_rows(run, rows, seconds=60):
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        if (run / "evaluations").is_dir() and len(read_table(run)) >= rows:
-            return
-        time.sleep(0.1)
-    raise AssertionError(f"no {rows} rows in {run}")
+# The search waits when it has recorded so many rows; the writer writes them all the same.
+WAITING = """
+import time
+from contextlib import contextmanager
+
+@contextmanager
+def waiting(run):
+    left = {rows}
+
+    def observe(evaluation):
+        nonlocal left
+        left -= 1
+        while left <= 0:
+            time.sleep(0.01)
+
+    yield observe
+"""
 
 
-LONG = ("--iterations", 60, "-n", 60, "--executor", "serial", "--plan", "vmap")
+def kill_at(rows, *arguments, run, folder):
+    """Start a command, and kill it as soon as it has recorded so many rows in this session."""
+    (folder / "waits.py").write_text(WAITING.format(rows=rows))
+    before = len(read_table(run)) if (run / "evaluations").is_dir() else 0
+    command = Command(*arguments, "--observer", "waits.py:waiting", folder=folder)
+    while not (run / "evaluations").is_dir() or len(read_table(run)) < before + rows:
+        assert command.is_alive(), command.wait()
+        time.sleep(0.05)
+    command.signal(signal.SIGKILL)
+    command.wait()
+
+
+LONG = ("--iterations", 10, "-n", 60, "--executor", "serial", "--plan", "vmap")
 
 
 @pytest.mark.slow
@@ -276,13 +298,11 @@ def test_killed_at_any_moment_then_resumed_equals_uninterrupted(study, tmp_path)
     chance = random.Random(3)
     for attempt in range(3):
         name = f"killed{attempt}"
-        search = Command("search", study, *LONG, "--run", name, folder=tmp_path)
-        wait_for_rows(tmp_path / name, 1)
-        time.sleep(chance.uniform(0, 3))
-        search.signal(signal.SIGKILL)
-        search.wait()
+        stop = chance.randint(1, 58)
+        search = ("search", study, *LONG, "--run", name)
+        kill_at(stop, *search, run=tmp_path / name, folder=tmp_path)
         before = read_table(tmp_path / name)
-        assert 0 < len(before) < 60
+        assert stop <= len(before) < 60
         torn = tmp_path / name / "evaluations" / "part-000999.parquet"
         torn.write_bytes(b"")
         evometa("resume", name, "--executor", "serial", folder=tmp_path)
@@ -297,25 +317,11 @@ def test_killed_at_any_moment_then_resumed_equals_uninterrupted(study, tmp_path)
 def test_killed_with_rungs_then_resumed_equals_uninterrupted(study, tmp_path):
     options = (*LONG, *RUNGS, "--pack", 3)
     evometa("search", study, *options, "--run", "whole", folder=tmp_path)
-    search = Command("search", study, *options, "--run", "killed", folder=tmp_path)
-    wait_for_rows(tmp_path / "killed", 30)
-    search.signal(signal.SIGKILL)
-    search.wait()
+    search = ("search", study, *options, "--run", "killed")
+    kill_at(30, *search, run=tmp_path / "killed", folder=tmp_path)
     assert 30 <= len(read_table(tmp_path / "killed")) < len(rows(tmp_path / "whole"))
     evometa("resume", "killed", "--executor", "serial", folder=tmp_path)
     assert rows(tmp_path / "killed") == rows(tmp_path / "whole")
-
-
-@pytest.mark.slow
-def test_ctrl_c_keeps_all_and_prints_the_resume_command(study, tmp_path):
-    search = Command("search", study, *LONG, "--run", "stopped", folder=tmp_path)
-    wait_for_rows(tmp_path / "stopped", 2)
-    search.signal(signal.SIGINT)
-    code, said = search.wait()
-    assert code == 130
-    assert "evometa resume stopped" in said
-    assert "Traceback" not in said
-    assert len(read_table(tmp_path / "stopped")) >= 2
 
 
 @pytest.mark.slow
@@ -326,10 +332,8 @@ def test_ray_gives_the_same_table_killed_or_not(study, tmp_path):
     assert rows(tmp_path / "ray") == rows(tmp_path / "serial")
 
     longer = ("-n", 60, "--iterations", 40, *VMAP[2:])
-    search = Command("search", study, *longer, "--workers", 2, "--run", "killed", folder=tmp_path)
-    wait_for_rows(tmp_path / "killed", 2)
-    search.signal(signal.SIGKILL)
-    search.wait()
+    search = ("search", study, *longer, "--workers", 2, "--run", "killed")
+    kill_at(9, *search, run=tmp_path / "killed", folder=tmp_path)
     assert 0 < len(read_table(tmp_path / "killed")) < 60
     evometa("resume", "killed", "--workers", 1, folder=tmp_path)
     evometa("search", study, *longer, "--executor", "serial", "--run", "whole", folder=tmp_path)

@@ -10,8 +10,9 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
+import time
 import traceback
-from types import FrameType
 from typing import Annotated, NoReturn
 
 import typer
@@ -23,8 +24,12 @@ from evometa.cli.reuse import confirm, export, rerun
 from evometa.cli.runs import convert, report, show, top
 from evometa.cli.studies import check, resume, search
 from evometa.errors import EvometaError
+from evometa.execute.interrupts import Interrupts
 
 __all__ = ["app", "main"]
+
+LEAVE_SECONDS = 5.0
+INTERRUPTED = 130  # by Ctrl-C or SIGTERM alike: 128 + SIGINT, as is the custom
 
 COMMANDS = (search, resume, top, show, report, confirm, rerun, export, convert, check)
 
@@ -41,25 +46,27 @@ for command in COMMANDS:
 def main() -> None:
     """Run the command line; errors raised on purpose are printed without a traceback."""
     prepare()
-    signal.signal(signal.SIGTERM, _terminate)
+    Interrupts().install()
     # what Ray reads when it is imported: the death of a worker is told in the table, not in between
     os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "A worker died|Raylet is terminated")
+    code = 2
     try:
         app()
-    except SystemExit as ended:
-        if ended.code or out.lost is None:
-            raise
-        _fail(f"what the command prints cannot be written: {out.lost}")
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        if not code and out.lost is not None:
+            code = 2
+            _complain(f"what the command prints cannot be written: {out.lost}")
     except EvometaError as error:
-        _fail(str(error))
+        _complain(str(error))
     except Exception:
+        code = 1
         err.print(traceback.format_exc(), markup=False, highlight=False, soft_wrap=True)
-        sys.exit(1)
+    _leave(code)
 
 
-def _fail(why: str) -> NoReturn:
+def _complain(why: str) -> None:
     err.print(f"[bold red]error:[/] {escape(why)}", highlight=False, soft_wrap=True)
-    sys.exit(2)
 
 
 @app.callback(invoke_without_command=True)
@@ -72,6 +79,21 @@ def root(
         raise typer.Exit
 
 
-def _terminate(number: int, frame: FrameType | None) -> NoReturn:
-    """Treat SIGTERM, which batch systems send before they kill, like Ctrl-C."""
-    raise KeyboardInterrupt
+def _leave(code: int) -> NoReturn:
+    """End this process; threads that user code has left in it get a few seconds to end as well."""
+    if code == INTERRUPTED:  # more of the same would end Python in the middle of its own end
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
+    threads = [thread for thread in threading.enumerate() if not thread.daemon]
+    left = [thread.name for thread in threads if thread is not threading.main_thread()]
+    if left:
+        threading.Thread(target=_end, args=(code, left), daemon=True).start()
+    sys.exit(code)  # waits for them
+
+
+def _end(code: int, left: list[str]) -> None:
+    time.sleep(LEAVE_SECONDS)
+    err.print(f"warning: threads that the study left behind are ended: {', '.join(left)}")
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(code)

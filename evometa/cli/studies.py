@@ -84,7 +84,8 @@ def search(
     launch.refuse_existing(run, study_file)
     training = {} if iterations is None else {"iterations": iterations}
     study_file = launch.adjusted(study_file, settings, training)
-    _start(study_file, run, settings, where, plan, warm_start or (), observers)
+    with _searching(run):
+        _start(study_file, run, settings, where, plan, warm_start or (), observers)
 
 
 def resume(
@@ -183,14 +184,12 @@ def _start(
             highlight=False,
         )
     study = file.study
-    with _searching(run):
-        watch = _watch(study.objectives)
-        launch.start(file, run, settings, where, watch, earlier, observers)
+    launch.start(file, run, settings, where, _watch(study.objectives), earlier, observers)
 
 
 @contextlib.contextmanager
 def _searching(run: Place) -> Iterator[None]:
-    """Print what was found; on Ctrl-C, how to go on instead, and exit with the customary 130."""
+    """Print what was found; on Ctrl-C or SIGTERM how to go on instead, and exit with 130."""
     started = time.monotonic()
     try:
         yield

@@ -5,6 +5,7 @@
 """
 
 from evometa.execute.early_errors import EarlyErrors
+from evometa.execute.interrupts import Interrupts, interruptible
 from evometa.execute.protocol import Evaluate, Executor, Interruptible, failed
 from evometa.execute.serial import Serial
 from evometa.execute.simulated import Simulated
@@ -15,8 +16,10 @@ __all__ = [
     "Evaluate",
     "Executor",
     "Interruptible",
+    "Interrupts",
     "Limits",
     "Serial",
     "Simulated",
     "failed",
+    "interruptible",
 ]

@@ -28,6 +28,8 @@ class Failure(Enum):
     """It was killed because its machine ran out of memory."""
     TIMEOUT = "timeout"
     """It was killed because its pack ran past the hard limit."""
+    CANCELLED = "cancelled"
+    """It lives, but has left its pack unasked: the pack's code has cancelled itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +56,7 @@ def judge(
 
     Args:
         pack: the one that ran.
-        failure: why the worker is gone.
+        failure: why the worker is gone, or has left it.
         node: where that was.
         text: what the system said.
 
@@ -78,6 +80,8 @@ def judge(
         return ([alone] if single else _halves(alone)), []
     if not single:
         return _halves(pack), []
+    if failure is Failure.CANCELLED:
+        return [], failed(pack.candidates, Status.ERROR, text)
     if failure is Failure.TIMEOUT:
         return [], failed(pack.candidates, Status.TIMEOUT, text)
     tried = replace(pack, deaths=pack.deaths + 1)

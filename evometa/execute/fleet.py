@@ -2,25 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
 from evometa.execute.failures import Failure
+from evometa.execute.usage import Usage
 from evometa.records import Candidate, Evaluation
+
+
+def _unknown() -> Usage | None:
+    return None
 
 
 @dataclass(frozen=True, slots=True)
 class Arrived:
-    """A worker has started, on a node."""
+    """A worker has started, on a node.
+
+    Attributes:
+        worker: its number.
+        node: where it is.
+        usage: returns what it has had of the machine's cores; None where that cannot be told.
+    """
 
     worker: int
     node: str
+    usage: Callable[[], Usage | None] = _unknown
 
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """A worker has finished a pack, or come to one that was called back, and left it."""
+    """A worker has finished a pack, or left it: called back, or ended by who had no right to."""
 
     worker: int
     flight: int

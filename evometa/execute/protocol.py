@@ -6,6 +6,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import Protocol, TypeAlias, runtime_checkable
 
+from evometa.errors import Interrupted
 from evometa.records import Candidate, Counts, Evaluation, Status
 
 Evaluate: TypeAlias = Callable[[Sequence[Candidate]], list[Evaluation]]
@@ -57,13 +58,18 @@ class Executor(Protocol):
 
 
 def run_pack(evaluate: Evaluate, pack: Sequence[Candidate]) -> list[Evaluation]:
-    """Evaluate a pack; what the evaluator raises, `sys.exit()` included, is an `ERROR`.
+    """Evaluate a pack; whatever the evaluator raises, `sys.exit()` included, is an `ERROR`.
 
     The members of a pack that raises are evaluated one by one, so that only the guilty are blamed.
+
+    Raises:
+        Interrupted: if a person asks to stop.
     """
     try:
         return evaluate(pack)
-    except (Exception, SystemExit):
+    except Interrupted:
+        raise
+    except BaseException:
         if len(pack) == 1:
             return failed(pack, Status.ERROR, traceback.format_exc())
     return [result for candidate in pack for result in run_pack(evaluate, [candidate])]

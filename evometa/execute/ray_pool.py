@@ -16,7 +16,9 @@ import socket
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -35,7 +37,17 @@ from evometa.errors import ExecutorError
 from evometa.execute.failures import Failure
 from evometa.execute.fleet import Arrived, Event, Finished, Gone
 from evometa.execute.protocol import Evaluate, Interruptible, failed, run_pack
+from evometa.execute.ray_start import (
+    cannot_connect,
+    cannot_start,
+    guarded,
+    knock,
+    overheard,
+    require_room,
+    sigterm_kept,
+)
 from evometa.execute.supervisor import NO_LIMITS, Limits, Supervisor
+from evometa.execute.usage import told, usage
 from evometa.files import open_plain
 from evometa.records import Candidate, Counts, Evaluation, Status
 
@@ -84,21 +96,23 @@ class RayPool:
     ) -> None:
         self._owns_ray = _connect(address)
         self._supervisor: Supervisor | None = None
-        fleet = _RayFleet(float(_has_gpus()) if gpus is None else gpus, logs)
-        room = fleet.room()
-        if self._owns_ray and (workers or 1) > room:
-            self.close()
-            raise ExecutorError(
-                f"{fleet.needs()}, but {workers or 1} are wanted and this machine has room for "
-                f"{room}; lower --workers, or give the --address of a cluster"
-            )
-        for module in modules:
-            ray.cloudpickle.register_pickle_by_value(module)
-        fleet.load(evaluate)
-        elastic = address is not None
-        self.workers = workers or max(room, 1)
-        most = workers if elastic else self.workers
-        self._supervisor = Supervisor(fleet, most=most, elastic=elastic, limits=limits)
+        with ExitStack() as stack:
+            stack.callback(self.close)
+            fleet = _RayFleet(float(_has_gpus()) if gpus is None else gpus, logs)
+            room = fleet.room()
+            if self._owns_ray and (workers or 1) > room:
+                raise ExecutorError(
+                    f"{fleet.needs()}, but {workers or 1} are wanted and this machine has room for "
+                    f"{room}; lower --workers, or give the --address of a cluster"
+                )
+            for module in modules:
+                ray.cloudpickle.register_pickle_by_value(module)
+            fleet.load(evaluate)
+            elastic = address is not None
+            self.workers = workers or max(room, 1)
+            most = workers if elastic else self.workers
+            self._supervisor = Supervisor(fleet, most=most, elastic=elastic, limits=limits)
+            stack.pop_all()
 
     def submit(self, pack: Sequence[Candidate]) -> None:
         """Queue a pack; it starts as soon as a worker is free."""
@@ -124,7 +138,7 @@ class RayPool:
             self._supervisor = None
         if self._owns_ray:
             self._owns_ray = False
-            ray.shutdown()
+            guarded(ray.shutdown)
 
     def _open(self) -> Supervisor:
         if self._supervisor is None:
@@ -236,31 +250,43 @@ class _Actor:
 
     def __init__(self, evaluate: Evaluate, logs: str | None) -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the driver
-        if logs is not None:
-            _print_to(Path(logs))
+        # who ends this process ends no candidate: Ray would raise SystemExit in its code
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        _print_to(None if logs is None else Path(logs))
         self._stop_at = math.inf
         late = self._late
         self._evaluate = evaluate.until(late) if isinstance(evaluate, Interruptible) else evaluate
 
-    def arrive(self) -> str:
-        """Say where it is, once it has started."""
-        node: str = ray.get_runtime_context().get_node_id()
-        return node
+    def arrive(self) -> tuple[str, int]:
+        """Say on which node it is, and its process there, once it has started."""
+        return ray.get_runtime_context().get_node_id(), os.getpid()
 
     def run(self, pack: Sequence[Candidate], seconds: float | None) -> list[Evaluation]:
         """Evaluate a pack, in `seconds` if the evaluator listens."""
-        self._stop_at = math.inf if seconds is None else time.monotonic() + seconds
-        return run_pack(self._evaluate, pack)
+        began, before = time.monotonic(), usage(os.getpid())
+        self._stop_at = math.inf if seconds is None else began + seconds
+        results = run_pack(self._evaluate, pack)
+        had = told(before, usage(os.getpid()), time.monotonic() - began)
+        return [
+            replace(result, error=result.error + had) if result.status is Status.TIMEOUT else result
+            for result in results
+        ]
 
     def _late(self) -> bool:
         return time.monotonic() > self._stop_at
 
 
-def _print_to(folder: Path) -> None:
-    """Let this process print, and log from `INFO` on, to a file of its own."""
-    folder.mkdir(parents=True, exist_ok=True)
-    file = folder / f"worker-{socket.gethostname()}-{os.getpid()}.log"
-    descriptor = open_plain(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+def _print_to(folder: Path | None) -> None:
+    """Let this process print, and log from `INFO` on, to a file of its own; None for nowhere.
+
+    Ray would keep what candidates print, however much, in a folder that soon is full.
+    """
+    if folder is None:
+        descriptor = os.open(os.devnull, os.O_WRONLY)
+    else:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = folder / f"worker-{socket.gethostname()}-{os.getpid()}.log"
+        descriptor = open_plain(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
     os.dup2(descriptor, 1)
@@ -287,7 +313,9 @@ def _event(call: _Call, ref: Any) -> Event:
         return Gone(call.worker, _failure(error), str(error))
     if call.flight:
         return Finished(call.worker, call.flight, value)
-    return Arrived(call.worker, value)
+    node, process = value
+    here = node == ray.get_runtime_context().get_node_id()
+    return Arrived(call.worker, node, *([partial(usage, process)] if here else []))
 
 
 def _failure(error: RayError) -> Failure:
@@ -322,17 +350,6 @@ def _resources(found: dict[str, float]) -> str:
     return ", ".join(f"{found.get(name, 0):g} {name}" for name in ("CPU", "GPU"))
 
 
-def _probe(address: str | None) -> None:
-    """Knock at a `HOST:PORT` address: `ray.init` would try for minutes where nobody answers.
-
-    Raises:
-        OSError: if nobody answers.
-    """
-    host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
-    if colon and port.isdigit():
-        socket.create_connection((host, int(port)), timeout=10.0).close()
-
-
 def _connect(address: str | None) -> bool:
     """Connect to a cluster, or start one; return whether it was started here."""
     if ray.is_initialized():
@@ -340,18 +357,25 @@ def _connect(address: str | None) -> bool:
     # nothing is sent to Ray's makers unless it is turned on
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    try:
-        _probe(address)
-        ray.init(
-            address=address or "local",
-            include_dashboard=False if address is None else None,
-            log_to_driver=False,
-            configure_logging=True,
-            logging_level=logging.ERROR,
-        )
-    except (OSError, ValueError, RuntimeError) as error:
-        raise ExecutorError(
-            f"there is no Ray cluster at {address!r}: {error}. Start one with `ray start --head`, "
-            "look at it with `ray status`, or leave --address out to use this machine"
-        ) from error
+    if address is None:
+        require_room()
+    with overheard() if address else nullcontext(str) as said:
+        try:
+            if address is not None:
+                knock(address)
+            with sigterm_kept():
+                ray.init(
+                    address=address or "local",
+                    include_dashboard=False if address is None else None,
+                    log_to_driver=False,
+                    configure_logging=True,
+                    logging_level=logging.ERROR,
+                )
+        except (OSError, ValueError, RuntimeError, RayError) as error:
+            guarded(ray.shutdown)
+            why = cannot_connect(address, error, said()) if address else cannot_start(error)
+            raise why from error
+        except BaseException:  # it is half started
+            guarded(ray.shutdown)
+            raise
     return address is None

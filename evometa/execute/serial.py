@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from evometa.errors import ExecutorError
+from evometa.execute.interrupts import interruptible
 from evometa.execute.protocol import Evaluate, run_pack
 from evometa.records import Candidate, Counts, Evaluation
 
@@ -33,13 +34,19 @@ class Serial:
         self._queue.append(tuple(pack))
 
     def collect(self, timeout: float) -> list[Evaluation]:
-        """Evaluate the pack that has waited longest; `timeout` does not interrupt it."""
+        """Evaluate the pack that has waited longest; `timeout` does not interrupt it.
+
+        Raises:
+            Interrupted: on Ctrl-C; what a candidate raises, `KeyboardInterrupt` too, is an `ERROR`.
+        """
         del timeout
         if not self._queue:
             return []
         pack = self._queue.popleft()
         began = time.monotonic()
-        results = run_pack(self._evaluate, pack)
+        with interruptible() as interrupts:
+            results = run_pack(self._evaluate, pack)
+            interrupts.check()
         self._busy_seconds += time.monotonic() - began
         return results
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from evometa.errors import ExecutorError
 from evometa.execute.failures import Failure, Pack, judge
 from evometa.execute.fleet import Arrived, Event, Fleet, Gone
+from evometa.execute.usage import Usage, told
 from evometa.records import Candidate, Counts, Evaluation
 
 IN_FLIGHT = 2  # packs a worker: the second hides the way to the driver and back
@@ -62,6 +63,8 @@ class _Worker:
     node: str | None = None  # None: it has not started yet
     started_at: float = 0.0
     running_since: float = 0.0
+    usage: Callable[[], Usage | None] = lambda: None
+    had: Usage | None = None  # when the first flight began
     flights: deque[_Flight] = field(default_factory=deque)  # the first one runs
     leaving: bool = False
 
@@ -160,6 +163,7 @@ class Supervisor:
             return  # it was replaced since
         if isinstance(event, Arrived):
             worker.node, worker.started_at = event.node, self._clock()
+            worker.usage = event.usage
             self._failed_starts = 0
             return
         flight = next(f for f in worker.flights if f.number == event.flight)
@@ -167,9 +171,13 @@ class Supervisor:
         if worker.flights[0] is flight:
             self._busy_seconds += now - worker.running_since
         worker.flights.remove(flight)
-        worker.running_since = now
-        if flight.pack is not None:  # else it runs elsewhere by now
-            self._done += event.evaluations
+        self._begin(worker)
+        if flight.pack is None:
+            return  # it runs elsewhere by now
+        self._done += event.evaluations
+        if not event.evaluations:
+            text = "its task was cancelled, by nobody but the candidate's own code"
+            self._judge(flight.pack, Failure.CANCELLED, worker, text)
 
     def _lose(self, event: Gone) -> None:
         worker = self._workers.get(event.worker)
@@ -201,9 +209,12 @@ class Supervisor:
         self._retire(worker)
         self._queue.extendleft(pack for pack in reversed(packs[1:]) if pack is not None)
         if packs and packs[0] is not None:
-            again, given_up = judge(packs[0], failure, worker.node or "", text)
-            self._queue.extendleft(reversed(again))
-            self._done += given_up
+            self._judge(packs[0], failure, worker, text)
+
+    def _judge(self, pack: Pack, failure: Failure, worker: _Worker, text: str) -> None:
+        again, given_up = judge(pack, failure, worker.node or "", text)
+        self._queue.extendleft(reversed(again))
+        self._done += given_up
 
     def _stop_late_packs(self) -> None:
         if self._limits.hard is None:
@@ -213,8 +224,10 @@ class Supervisor:
             if pack is None:
                 continue
             limit = self._limits.hard * len(pack.candidates)
-            if self._clock() - worker.running_since > limit:
+            seconds = self._clock() - worker.running_since
+            if seconds > limit:
                 text = f"killed at the hard limit of {self._limits.hard:g} s a candidate"
+                text += told(worker.had, worker.usage(), seconds)
                 self._bury(worker, Failure.TIMEOUT, text)
 
     def _drain(self) -> None:
@@ -336,11 +349,17 @@ class Supervisor:
     def _send(self, worker: _Worker, pack: Pack) -> None:
         self._numbers += 1
         if not worker.flights:
-            worker.running_since = self._clock()
+            self._begin(worker)
         worker.flights.append(_Flight(self._numbers, pack))
         soft = self._limits.soft
         seconds = None if soft is None else soft * len(pack.candidates)
         self._fleet.run(worker.number, self._numbers, pack.candidates, seconds)
+
+    def _begin(self, worker: _Worker) -> None:
+        """Note when the worker's next pack begins, and what the worker has had by then."""
+        worker.running_since = self._clock()
+        if self._limits.hard is not None:
+            worker.had = worker.usage()
 
     def _at(self, node: str) -> list[_Worker]:
         return [worker for worker in self._workers.values() if worker.node == node]

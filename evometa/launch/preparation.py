@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from evometa.errors import StudyError
+from evometa.errors import Interrupted, StudyError
 from evometa.evaluate import (
     Admission,
     BeyondLimits,
@@ -20,10 +20,11 @@ from evometa.evaluate import (
     parse_plan,
 )
 from evometa.evaluate.evaluator import choose_device
+from evometa.execute import interruptible
 from evometa.files import local
 from evometa.launch.settings import Data, Settings, Workers
-from evometa.records import derive_seed
-from evometa.study import Rung, halving
+from evometa.records import Genome, derive_seed
+from evometa.study import Rung, Study, halving
 from evometa.study_file import StudyFile, watched
 
 PREFLIGHT_SAMPLES = 8
@@ -89,14 +90,13 @@ def preflight(
         StudyError: if a baseline, or every sample, is rejected: the file is at fault then.
         TaskError: if an episode cannot be drawn, or not be learned from.
     """
-    device = choose_device(device_name)
     study = file.study
     for task in {id(level.task): level.task for level in study.levels}.values():
         check_episodes(task)
     admitted = []
     for name, genome in study.baselines.items():
         try:
-            admitted.append(admit(study, genome, seed, device))
+            admitted.append(_admitted(study, genome, seed, device_name))
         except BeyondLimits:  # it is recorded as INVALID
             continue
         except Rejected as reason:
@@ -106,7 +106,7 @@ def preflight(
     for _ in range(samples):
         genome = study.space.sample(rng)
         try:
-            admitted.append(admit(study, genome, seed, device))
+            admitted.append(_admitted(study, genome, seed, device_name))
         except Rejected as reason:
             reasons.append(f"{reason} (genome {json.dumps(genome)})")
     if len(reasons) == samples:
@@ -115,6 +115,17 @@ def preflight(
             f"{reasons[0]}"
         )
     return admitted
+
+
+def _admitted(study: Study, genome: Genome, seed: int, device: str) -> Admission:
+    """Pass a candidate through the gate; one that leaves, or stops itself, is rejected."""
+    with interruptible():
+        try:
+            return admit(study, genome, seed, choose_device(device))
+        except Interrupted:
+            raise
+        except (SystemExit, KeyboardInterrupt) as error:
+            raise Rejected(f"its code raised {type(error).__name__}: {error}") from error
 
 
 def choose_plans(

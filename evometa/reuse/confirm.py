@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -29,6 +30,8 @@ from evometa.store import (
     write_confirmed,
 )
 from evometa.study import Study
+
+log = logging.getLogger(__name__)
 
 FOLDER = "confirmed"
 POLL_SECONDS = 0.2
@@ -90,8 +93,8 @@ def confirm(
         study = study.with_training(iterations=wanted.iterations)
     chosen = _chosen(run, wanted)
     with ExitStack() as stack:
-        if isinstance(run.place, Path):
-            stack.callback(_held(run.place / FOLDER).release)
+        lock = _held(run.place / FOLDER)
+        stack.callback(lock.release)
         if wanted.again:
             _forget(run.place)
         rows = _kept(run, wanted, study.training.iterations)
@@ -104,13 +107,14 @@ def confirm(
             ]
             for candidate, _ in chosen
         ]
+        packs = [pack for pack in packs if pack]
         scores = {candidate.number: found for candidate, found in chosen}
-        total = sum(map(len, packs))
-        if total:
+        if packs:
+            _warn_of_smaller_packs(packs, wanted.seeds)
             executor = make_executor(_evaluator(run, study, wanted), workers, run.file)
             stack.callback(executor.close)
-            observer = stack.enter_context(watch(total, executor))
-            for evaluation in _results(executor, [pack for pack in packs if pack], observer):
+            observer = stack.enter_context(watch(sum(map(len, packs)), executor))
+            for evaluation in _results(executor, packs, observer):
                 candidate = evaluation.candidate
                 row = confirmed_row(
                     evaluation,
@@ -119,10 +123,25 @@ def confirm(
                     search_scores=scores[candidate.number],
                 )
                 rows.append(row)
+                lock.check()
                 write_confirmed(run.place, run.kept, rows)
                 shown = replace(candidate, rung=0, repeat=0)  # each is one of the total
                 observer.recorded(replace(evaluation, candidate=shown))
+        lock.check()
         return write_confirmed(run.place, run.kept, rows)
+
+
+def _warn_of_smaller_packs(packs: Sequence[Sequence[Candidate]], seeds: int) -> None:
+    """Say whose numbers may differ in the last digits from those of a confirmation in one go."""
+    fewer = [f"{pack[0].id} ({len(pack)})" for pack in packs if len(pack) < seeds]
+    if fewer:
+        log.warning(
+            "Of %s fewer than %d seeds are trained, the others being there already. Seeds are "
+            "trained together, and in a smaller pack the last digits may differ; --again trains "
+            "all of them in one",
+            ", ".join(fewer),
+            seeds,
+        )
 
 
 def _evaluator(run: StoredRun, study: Study, wanted: Confirmation) -> Evaluator:
@@ -191,7 +210,7 @@ def _repeated(candidate: Candidate, rung: int, repeat: int) -> Candidate:
     return replace(candidate, rung=rung, repeat=repeat, seed=seed)
 
 
-def _held(folder: Path) -> Lock:
+def _held(folder: Place) -> Lock:
     """Make the folder of the weights, and hold it.
 
     Raises:

@@ -11,6 +11,7 @@ import platform
 import threading
 import time
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
@@ -24,11 +25,25 @@ LEASE_SECONDS = 120.0
 RENEW_SECONDS = 20.0
 
 
+def _seconds() -> float:
+    """Return seconds that also pass while the machine sleeps, where the system counts them."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
+
 class Lock(Protocol):
     """A run that is held."""
 
+    @property
+    def token(self) -> str:
+        """A name for this holder's files alone; empty where nobody else can hold the run."""
+        ...
+
     def check(self) -> None:
         """Raise `StoreError` if it may be held by another by now."""
+        ...
+
+    def confirm(self, file: Place) -> None:
+        """Withdraw a file just written, and raise `StoreError`, if it came too late."""
         ...
 
     def release(self) -> None:
@@ -70,6 +85,7 @@ class FileLock:
     """
 
     def __init__(self, run: Path) -> None:
+        self.token = ""
         try:
             self._descriptor = open_plain(run / ".lock", os.O_RDWR | os.O_CREAT)
         except OSError as error:
@@ -79,16 +95,27 @@ class FileLock:
         except OSError as error:
             if error.errno not in (errno.EACCES, errno.EAGAIN):
                 log.warning("%s does not support locks: start one driver at a time", run)
+                self.token = uuid.uuid4().hex
                 return
             holder = os.read(self._descriptor, 200).decode(errors="replace")
             os.close(self._descriptor)
             raise StoreError(
                 f"another driver works on {run} ({holder}); wait for it, or stop it first"
             ) from error
-        os.truncate(self._descriptor, 0)
-        os.write(self._descriptor, f"process {os.getpid()} on {platform.node()}".encode())
+        try:
+            os.truncate(self._descriptor, 0)
+            os.write(self._descriptor, f"process {os.getpid()} on {platform.node()}".encode())
+        except OSError as error:
+            os.close(self._descriptor)
+            raise StoreError(
+                f"{run}/.lock cannot be written: {error}. Free some space, or make the folder "
+                "writable"
+            ) from error
 
     def check(self) -> None:
+        """Do nothing: the system keeps the lock."""
+
+    def confirm(self, file: Place) -> None:
         """Do nothing: the system keeps the lock."""
 
     def release(self) -> None:
@@ -102,17 +129,27 @@ class Lease:
     Whoever finds the fresh object of another driver goes away. Two that come at once both do; two
     that both stay there cannot be, since each writes before it looks.
 
+    A driver may be suspended for longer than the lease, and another follow it. Only the clock of
+    the store, which both see, can tell: a renewal or a file that comes `LEASE_SECONDS` after the
+    last renewal comes too late, for whoever followed may have looked before.
+
+    Args:
+        run: the run directory.
+        clock: seconds, from any start, which go on while this machine sleeps.
+
     Raises:
         StoreError: if another driver holds it, or it cannot be written.
     """
 
-    def __init__(self, run: RemotePath) -> None:
-        self._run = run
-        self._own = run / ".lock" / uuid.uuid4().hex
-        self._ended = threading.Event()
-        self._renewed_at = time.monotonic()
+    def __init__(self, run: RemotePath, clock: Callable[[], float] = _seconds) -> None:
+        self._run, self._clock = run, clock
+        self.token = uuid.uuid4().hex
+        self._own = run / ".lock" / self.token
+        self._ended, self._lost = threading.Event(), False
+        self._renewed_at = clock()
         try:
             self._own.write_bytes(_identity().encode())
+            self._stamp = self._own.modified()  # of the last renewal, by the clock of the store
             holder = self._holder()
         except OSError as error:
             raise StoreError(f"{run} cannot be written: {error}") from error
@@ -122,16 +159,46 @@ class Lease:
                 f"another driver works on {run} ({holder}); wait for it, or stop it first. One "
                 f"that was killed lets go after {LEASE_SECONDS:.0f} s"
             )
-        self._thread = threading.Thread(target=self._renew, daemon=True)
+        self._thread = threading.Thread(target=self._go_on_renewing, daemon=True)
         self._thread.start()
 
     def check(self) -> None:
-        """Raise `StoreError` if the store could not be reached for longer than the lease."""
-        if time.monotonic() - self._renewed_at > LEASE_SECONDS:
+        """Raise `StoreError` if the lease has not been renewed for longer than it lasts."""
+        if self._lost or self._clock() - self._renewed_at > LEASE_SECONDS:
             raise StoreError(
-                f"{self._run} could not be reached for {LEASE_SECONDS:.0f} s, and another driver "
-                f"may have taken over; if none has, go on with: evometa resume '{self._run}'"
+                f"{self._run} could not be held: for {LEASE_SECONDS:.0f} s this driver was "
+                "suspended, or did not reach it, and another driver may have taken over. This one "
+                "stops, and writes no more; rows that it had not written are evaluated again. If "
+                f"no other works there, go on with: evometa resume '{self._run}'"
             )
+
+    def confirm(self, file: Place) -> None:
+        """Raise `StoreError`, and withdraw a file just written, if it came after the lease."""
+        if isinstance(file, RemotePath) and self._is_late(file.modified()):
+            self._lost = True
+        try:
+            self.check()
+        except StoreError:
+            self._forget(file)
+            raise
+
+    def renew(self) -> None:
+        """Make the lease last from now; one that had ended, or was taken away, is lost for good.
+
+        Raises:
+            OSError: if the store cannot be reached.
+        """
+        started = self._clock()
+        if not self._own.exists():  # who followed us has removed it
+            self._lost = True
+            return
+        self._own.write_bytes(_identity().encode())
+        stamp = self._own.modified()
+        if self._is_late(stamp):
+            self._lost = True
+            self._forget(self._own)
+            return
+        self._stamp, self._renewed_at = stamp, started
 
     def release(self) -> None:
         """Let go."""
@@ -140,28 +207,29 @@ class Lease:
         self._forget(self._own)
 
     def _holder(self) -> str:
-        now = self._own.modified()
         for other in (self._run / ".lock").iterdir():
             if other == self._own:
                 continue
             with contextlib.suppress(FileNotFoundError):  # it lets go just now
                 text = other.read_bytes().decode(errors="replace")
-                if now - other.modified() < LEASE_SECONDS and not _is_dead(text):
+                if self._stamp - other.modified() < LEASE_SECONDS and not _is_dead(text):
                     return text.partition("\n")[0]
                 self._forget(other)
         return ""
 
-    def _renew(self) -> None:
-        while not self._ended.wait(RENEW_SECONDS):
-            started = time.monotonic()
+    def _is_late(self, stamp: float) -> bool:
+        # stores count whole seconds, and so does whoever follows: at the equal one it may do so
+        return stamp - self._stamp >= LEASE_SECONDS
+
+    def _go_on_renewing(self) -> None:
+        while not self._lost and not self._ended.wait(RENEW_SECONDS):
             try:
-                self._own.write_bytes(_identity().encode())
-                self._renewed_at = started
+                self.renew()
             except OSError as error:
                 log.warning("The lease on %s is not renewed: %s", self._run, error)
 
     @staticmethod
-    def _forget(path: RemotePath) -> None:
+    def _forget(path: Place) -> None:
         with contextlib.suppress(OSError):
             path.unlink(missing_ok=True)
 

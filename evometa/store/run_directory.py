@@ -13,7 +13,7 @@ from evometa.errors import StoreError
 from evometa.plain import parsed
 from evometa.store.checks import check_study
 from evometa.store.files import read_text, write_atomically
-from evometa.store.lock import hold
+from evometa.store.lock import Lock, hold
 from evometa.store.older import upgrade_study
 from evometa.store.remote import Place
 
@@ -112,8 +112,9 @@ class RunDirectory:
         """Keep how a search ended, in summary.json.
 
         Raises:
-            StoreError: if it cannot be written.
+            StoreError: if it cannot be written, or another driver may hold the folder by now.
         """
+        self._lock.check()
         text = json.dumps(summary, indent=1)
         try:
             write_atomically(self.path / "summary.json", lambda file: file.write(text.encode()))
@@ -146,9 +147,10 @@ class RunDirectory:
         """The folder of the table's parts."""
         return self.path / "evaluations"
 
-    def check(self) -> None:
-        """Raise `StoreError` if the folder may be held by another driver by now."""
-        self._lock.check()
+    @property
+    def lock(self) -> Lock:
+        """What holds the folder."""
+        return self._lock
 
     def __enter__(self) -> RunDirectory:
         """Return itself."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import itertools
 import json
 import logging
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
 
@@ -36,7 +39,11 @@ class Writer:
     """Appends rows in parts that are complete or absent.
 
     A part is written at every `FLUSH_ROWS` rows, or with the first row that comes `FLUSH_SECONDS`
-    after the last part; a killed driver loses at most that, and evaluates it again. Once there are
+    after the last part; while the writer is entered, a thread of its own writes what waits longer
+    for a next row. A killed driver loses at most that, and evaluates it again.
+
+    Where the run's lock can be lost, the names of parts carry its token and a count, so that no
+    file is ever written twice, and a part that comes after the loss is withdrawn. Once there are
     `MOST_PARTS` parts, or `PARTS_AT_REST` at the end, the last ones become one: those that are not
     made of `RATIO` times as many as all after them, so that a row is written a few times in all and
     the number of parts grows with the logarithm of the table. A part made of `LARGE` is left as it
@@ -49,7 +56,8 @@ class Writer:
     """
 
     def __init__(self, directory: RunDirectory, schema: pa.Schema, gene_value: GeneValue) -> None:
-        self._directory, self._folder = directory, directory.parts
+        self._lock, self._folder = directory.lock, directory.parts
+        self._study = directory.study
         self._gene_value = gene_value
         origin = json.dumps(provenance(directory.study))
         self._schema = schema.with_metadata(
@@ -59,7 +67,8 @@ class Writer:
         self._parts = part_files(self._folder)
         self._next = 1 + max((_last_number(path) for path in self._parts), default=-1)
         self._flushed_at = time.monotonic()
-        self._most_parts = MOST_PARTS
+        self._most_parts, self._marks = MOST_PARTS, itertools.count()
+        self._alone, self._closed = threading.RLock(), threading.Event()
 
     def append(self, evaluation: Evaluation, told: int) -> None:
         """Keep an evaluation and its place in the order of telling.
@@ -67,7 +76,9 @@ class Writer:
         Raises:
             StoreError: if the disk is full or cannot be written.
         """
-        self._rows.append(to_row(evaluation, told, self._schema, self._gene_value))
+        row = to_row(evaluation, told, self._schema, self._gene_value)
+        with self._alone:
+            self._rows.append(row)
         late = time.monotonic() - self._flushed_at >= FLUSH_SECONDS
         if late or len(self._rows) >= FLUSH_ROWS:
             self.flush()
@@ -80,7 +91,11 @@ class Writer:
         """
         self.flush()
         for path in reversed(self._parts):
-            found = find_evaluation(path, self._study, (number, rung, repeat))
+            try:
+                found = find_evaluation(path, self._study, (number, rung, repeat))
+            except FileNotFoundError:
+                self._parts = part_files(self._folder)
+                return self.recall(number, rung, repeat)
             if found is not None:
                 return found
         raise StoreError(
@@ -93,23 +108,27 @@ class Writer:
         Raises:
             StoreError: if the disk is full or cannot be written.
         """
-        if not self._rows:
-            return
-        path = self._folder / f"part-{self._next:06d}.parquet"
-        self._write(path, pa.Table.from_pylist(self._rows, self._schema))
-        self._parts.append(path)
-        self._next += 1
-        self._rows = []
-        self._flushed_at = time.monotonic()
-        self._compact(self._most_parts)
+        with self._alone:
+            if not self._rows:
+                return
+            path = self._named(f"{self._next:06d}")
+            self._write(path, pa.Table.from_pylist(self._rows, self._schema))
+            self._parts.append(path)
+            self._next += 1
+            self._rows = []
+            self._flushed_at = time.monotonic()
+            self._compact(self._most_parts)
 
     def close(self) -> None:
         """Write what is waiting, and leave few parts."""
+        self._closed.set()
         self.flush()
-        self._compact(PARTS_AT_REST)
+        with self._alone:
+            self._compact(PARTS_AT_REST)
 
     def __enter__(self) -> Writer:
-        """Return itself."""
+        """Return itself, and from now on write in time though no row comes."""
+        threading.Thread(target=self._keep_up, daemon=True).start()
         return self
 
     def __exit__(
@@ -124,6 +143,11 @@ class Writer:
         except StoreError:
             if error is None:
                 raise
+
+    def _keep_up(self) -> None:
+        while not self._closed.wait(FLUSH_SECONDS):
+            with contextlib.suppress(StoreError):  # the next row meets it again, and says so
+                self.flush()
 
     def _compact(self, most: int) -> None:
         """Make one part of more than `most`; a crash leaves doubles, which the reader drops.
@@ -143,29 +167,36 @@ class Writer:
         parts = self._parts[kept:]
         if len(parts) == 1:
             return
-        name = f"part-{_first_number(parts[0]):06d}-{_last_number(parts[-1]):06d}.parquet"
-        merged = self._folder / name
-        tables = [read_part(path, self._study) for path in parts]
+        last = max(_last_number(path) for path in parts)
+        merged = self._named(f"{_first_number(parts[0]):06d}-{last:06d}")
+        try:
+            tables = [read_part(path, self._study) for path in parts]
+        except FileNotFoundError:  # merged by a driver that held the run before, and woke up late
+            self._parts = part_files(self._folder)
+            return
         table = pa.concat_tables(tables, promote_options="permissive")
         self._write(merged, table.replace_schema_metadata(joined_metadata(tables)))
         for path in parts:
             if path != merged:
-                path.unlink()
+                path.unlink(missing_ok=True)
         self._parts[kept:] = [merged]
 
-    def _study(self) -> Mapping[str, Any]:
-        return self._directory.study
-
     def _write(self, path: Place, table: pa.Table) -> None:
-        self._directory.check()
+        self._lock.check()
         try:
             write_atomically(path, lambda file: pq.write_table(table, file, compression="zstd"))
+            self._lock.confirm(path)
         except OSError as error:
             raise StoreError(
                 f"{path} cannot be written: {error}. Everything up to the part before is safe; "
                 f"{len(self._rows)} finished candidates are not yet on disk and will be evaluated "
                 f"again. {_cure(path, error)}, then: evometa resume {self._folder.parent}"
             ) from error
+
+    def _named(self, numbers: str) -> Place:
+        holder = self._lock.token
+        mark = f".{holder}-{next(self._marks)}" if holder else ""
+        return self._folder / f"part-{numbers}{mark}.parquet"
 
 
 def first_to_merge(sizes: Sequence[int]) -> int:
@@ -189,8 +220,8 @@ def _cure(path: Place, error: OSError) -> str:
 
 
 def _first_number(path: Place) -> int:
-    return int(path.stem.split("-")[1])
+    return int(path.name.split(".")[0].split("-")[1])
 
 
 def _last_number(path: Place) -> int:
-    return int(path.stem.split("-")[-1])
+    return int(path.name.split(".")[0].split("-")[-1])

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from evometa.errors import StudyError
+from evometa.errors import Interrupted, StudyError
 from evometa.files import local, oddity
 from evometa.study import Study
 from evometa.study_file.bundle import Bundle
@@ -144,7 +144,7 @@ def _run(path: Path, modules: StudyModules) -> object:
             f"{(error.text or '').strip()}"
         ) from error
     except BaseException as error:
-        if not raised_by_code(error):
+        if isinstance(error, Interrupted) or not raised_by_code(error):
             raise
         text = str(error).replace(f"{modules.name}.", "")
         raise StudyError(

@@ -11,6 +11,7 @@ from evometa.store import TIME_AND_PLACE, place, read_table
 from tests import driven
 from tests.commands import evometa
 from tests.store.test_remote import Proxy
+from tests.test_cli import WAITING
 
 ROOT = Path(__file__).resolve().parents[2]
 STUDY = ROOT / "search_spaces" / "sinusoid.py"
@@ -77,21 +78,25 @@ def cut_at_random(proxy, seed):
 
 def test_a_search_whose_store_is_cut_off_again_and_again(tmp_path, store):
     (tmp_path / "study.py").write_text(driven.STUDY)
+    (tmp_path / "waits.py").write_text(WAITING.format(rows=20))
     options = ("-n", 60, "--rungs", 2, "--plan", "vmap", "--executor", "serial")
     driven.run(tmp_path, "search", "study.py", "--run", "home", *options)
     expected, proxy = driven.rows(tmp_path / "home"), Proxy(store)
     url, far = url_at(proxy.port, "cut"), place(url_at(store, "cut"))
     try:
         with cut_at_random(proxy, seed=0):
-            search = driven.Driven(tmp_path, "search", "study.py", "--run", url, *options)
-            assert not search.stores(far, 3), search.said
+            observer = ("--observer", "waits.py:waiting")
+            search = driven.Driven(
+                tmp_path, "search", "study.py", "--run", url, *options, *observer
+            )
+            assert not search.stores(far, 19), search.said
             search.kill()
             before = driven.begun(far)
             search = driven.Driven(tmp_path, "resume", url, "--executor", "serial")
-            assert search.ends(150) and search.process.exitcode == 0, search.said
+            assert search.ends(250) and search.process.exitcode == 0, search.said
         print(proxy.cuts, "connections were cut")
         assert proxy.cuts >= 3
-        assert 3 < len(before) < len(expected)
+        assert len(before) == 20 < len(expected)
         assert before.items() <= driven.begun(far).items()
         assert driven.rows(far) == expected
     finally:

@@ -1,5 +1,6 @@
 """Laws that every executor keeps."""
 
+import asyncio
 import sys
 import time
 
@@ -14,6 +15,10 @@ def evaluate(pack):
         raise ValueError("this genome raises")
     if any(candidate.genome == "exit" for candidate in pack):
         sys.exit(3)
+    if any(candidate.genome == "interrupt" for candidate in pack):
+        raise KeyboardInterrupt("by its own code")
+    if any(candidate.genome == "cancel" for candidate in pack):
+        raise asyncio.CancelledError("by its own code")
     return [Evaluation(c, Status.OK, {"loss": float(c.number)}) for c in pack]
 
 
@@ -59,12 +64,22 @@ class ExecutorContract:
         found = {e.candidate.number: e.status for e in collect_all(executor, 5)}
         assert found == {n: Status.ERROR if n == 3 else Status.OK for n in range(5)}
 
-    def test_leaving_is_an_error_too(self, make):
+    @pytest.mark.parametrize(
+        ("genome", "said"),
+        [
+            ("exit", "SystemExit: 3"),
+            ("interrupt", "KeyboardInterrupt: by its own code"),
+            ("cancel", "CancelledError: by its own code"),
+        ],
+    )
+    def test_who_leaves_or_interrupts_itself_is_blamed_and_no_other(self, make, genome, said):
         executor = make(evaluate)
-        executor.submit(candidates(1, "exit"))
-        (found,) = collect_all(executor, 1)
-        assert found.status is Status.ERROR
-        assert "SystemExit: 3" in found.error
+        pack = candidates(3)
+        pack[1] = Candidate(1, genome, 0)
+        executor.submit(pack)
+        found = {e.candidate.number: e for e in collect_all(executor, 3)}
+        assert [found[n].status is Status.OK for n in range(3)] == [True, False, True]
+        assert found[1].status is Status.ERROR and said in found[1].error
 
     def test_collect_returns_when_there_is_nothing(self, make):
         started = time.monotonic()

@@ -1,8 +1,14 @@
 """The executors in this process keep the contract."""
 
+import contextlib
+import signal
+
 import pytest
 
-from evometa.execute import Serial, Simulated
+from evometa.errors import Interrupted
+from evometa.execute import Interrupts, Serial, Simulated
+from evometa.execute.interrupts import GRACE_SECONDS
+from evometa.records import Candidate
 from tests.contracts.executor import ExecutorContract, candidates, evaluate
 
 
@@ -16,6 +22,45 @@ class TestSimulated(ExecutorContract):
     @pytest.fixture
     def make(self):
         return lambda evaluate: Simulated(evaluate, lambda candidate: 1.0, slots=2)
+
+
+def test_ctrl_c_ends_a_serial_search_and_blames_no_candidate():
+    """Even where the candidate's code catches it."""
+
+    def pressed(pack):
+        with contextlib.suppress(BaseException if pack[0].genome == "catches" else ValueError):
+            signal.raise_signal(signal.SIGINT)
+        return evaluate(pack)
+
+    for genome in ("passes on", "catches"):
+        executor = Serial(pressed)
+        executor.submit([Candidate(0, genome, 0)])
+        with pytest.raises(Interrupted):
+            executor.collect(0.0)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_signals_within_the_grace_are_one_wish():
+    times = iter([0.0, 0.0, 0.0, 1.0, GRACE_SECONDS - 0.1, GRACE_SECONDS, GRACE_SECONDS])
+    interrupts = Interrupts(lambda: next(times))
+    interrupts.check()
+    with pytest.raises(Interrupted):
+        interrupts(signal.SIGTERM, None)
+    for _ in range(3):
+        interrupts(signal.SIGINT, None)
+    with pytest.raises(Interrupted):
+        interrupts.check()
+    with pytest.raises(Interrupted):
+        interrupts(signal.SIGINT, None)
+
+
+def test_what_a_process_was_started_to_ignore_it_ignores(monkeypatch):
+    handlers = {signal.SIGINT: signal.SIG_IGN, signal.SIGTERM: signal.SIG_DFL}
+    monkeypatch.setattr(signal, "getsignal", handlers.get)
+    monkeypatch.setattr(signal, "signal", handlers.__setitem__)
+    interrupts = Interrupts()
+    interrupts.install()
+    assert handlers == {signal.SIGINT: signal.SIG_IGN, signal.SIGTERM: interrupts}
 
 
 def test_the_simulated_clock_overlaps_workers():

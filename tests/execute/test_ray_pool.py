@@ -3,9 +3,13 @@
 import os
 import random
 import signal
+import subprocess
 import sys
 import textwrap
+import threading
 import time
+from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -66,13 +70,29 @@ class TestRayPool(ExecutorContract):
         return lambda evaluate: make(evaluate, modules=(suite,))
 
 
+PRINTED = 5 * 2**20
+
+
 def misbehave(pack):
     """A genome is a number of seconds, or what a candidate does to its worker."""
     for candidate in pack:
         if candidate.genome == "segfault":
             os.kill(os.getpid(), signal.SIGSEGV)
-        elif candidate.genome == "sleep":
+        elif candidate.genome == "exit":
+            os._exit(0)
+        elif candidate.genome == "threads":
+            threading.Thread(target=time.sleep, args=(3600,)).start()
+        elif candidate.genome == "prints":
+            print("x" * PRINTED, flush=True)
+        elif str(candidate.genome).startswith("sleep"):
+            Path(candidate.genome.split()[1]).touch()
             time.sleep(3600)
+        elif str(candidate.genome).startswith("waits"):
+            folder = Path(candidate.genome.split()[1])
+            (folder / ".pid").write_text(str(os.getpid()))
+            (folder / ".pid").rename(folder / "pid")
+            if not (folder / "go").exists():
+                time.sleep(3600)
         elif candidate.genome == "raise":
             raise ValueError(f"candidate {candidate.number} raises")
         else:
@@ -97,17 +117,83 @@ def crowd_with(guilty, n=16, seconds=0.01):
     return [Candidate(number, guilty.get(number, seconds), 0) for number in range(n)]
 
 
-def test_each_guilty_candidate_has_its_status_and_no_other(make):
-    pool = make(misbehave, modules=HERE, limits=Limits(hard=3.0))
-    guilty = {1: "segfault", 6: "sleep", 14: "raise"}
-    found = run(pool, crowd_with(guilty), pack=4)
+@pytest.fixture
+def asleep(tmp_path, monkeypatch):
+    """A clock for the supervisor: an hour passes whenever a candidate has gone to sleep."""
+    import evometa.execute.ray_pool as module
+
+    sleeps, late, looks = tmp_path / "sleeps", 0.0, 0
+
+    def clock():
+        nonlocal late, looks
+        looks = looks + 1 if sleeps.exists() else 0
+        if looks == 100:  # by then the supervisor has heard of all that came before
+            sleeps.unlink()
+            late += 3600.0
+        return time.monotonic() + late
+
+    monkeypatch.setattr(module, "START_SECONDS", 1e6)  # no worker need start within such an hour
+    monkeypatch.setattr(module, "Supervisor", partial(module.Supervisor, clock=clock))
+    return sleeps
+
+
+def test_each_guilty_candidate_has_its_status_and_no_other(make, asleep):
+    """One worker, so that nobody else is busy in the hours that pass."""
+    guilty = {1: "segfault", 6: f"sleep {asleep}", 14: "raise", 17: "exit"}
+    pool = make(misbehave, modules=HERE, workers=1, limits=Limits(hard=600.0))
+    found = run(pool, crowd_with(guilty, n=20), pack=4)
     status = {n: e.status for n, e in found.items() if e.status is not Status.OK}
     assert status.pop(1) is Status.LOST and "died 3 times" in found[1].error
-    assert status.pop(6) is Status.TIMEOUT and "hard limit of 3 s" in found[6].error
+    assert status.pop(6) is Status.TIMEOUT and "hard limit of 600 s" in found[6].error
+    assert "s of CPU time" in found[6].error
+    assert status.pop(17) is Status.LOST and "died 3 times" in found[17].error
     assert status == {14: Status.ERROR}
     assert "ValueError: candidate 14 raises" in found[14].error
     counts = pool.counts()
-    assert counts.failures == {"crash": 5, "timeout": 3} and counts.alive + counts.starting == 2
+    assert set(counts.failures) == {"crash", "timeout"} and counts.failures["timeout"] == 3
+    # a death may take the result before it along, which has not left the worker yet
+    assert counts.failures["crash"] >= 10 and counts.alive + counts.starting == 1
+
+
+def test_what_candidates_leave_behind_and_print_is_in_nobodys_way(make):
+    import ray
+
+    pool = make(misbehave, modules=HERE, workers=1)
+    found = run(pool, [Candidate(0, "threads", 0), Candidate(1, "prints", 0), Candidate(2, 0.0, 0)])
+    assert {e.status for e in found.values()} == {Status.OK}
+    logs = Path(ray._private.worker._global_node.get_logs_dir_path())
+    kept = sum(file.stat().st_size for file in logs.glob(f"worker*{int(found[1].metrics['pid'])}*"))
+    assert kept < PRINTED / 2
+
+
+def test_who_ends_a_worker_ends_no_candidate(make, tmp_path):
+    """A machine that goes down signals its processes; Ray would raise it in a candidate's code."""
+    pool = make(misbehave, modules=HERE, workers=1)
+    pool.submit([Candidate(0, f"waits {tmp_path}", 0)])
+    while not (tmp_path / "pid").exists():
+        assert pool.collect(0.05) == []
+    (tmp_path / "go").touch()
+    os.kill(int((tmp_path / "pid").read_text()), signal.SIGTERM)
+    (found,) = collect_all(pool, 1)
+    assert found.status is Status.OK and pool.counts().failures == {"crash": 1}
+
+
+def test_our_handler_of_sigterm_outlives_ray(monkeypatch):
+    """Ray puts two of its own in place when it starts, and the default when it ends."""
+    code = """
+import signal, ray
+from evometa.execute import ray_pool
+heard = []
+signal.signal(signal.SIGTERM, lambda *_: heard.append(1))
+assert ray_pool._connect(None)
+signal.raise_signal(signal.SIGTERM)
+from evometa.execute.ray_start import guarded
+guarded(ray.shutdown)
+signal.raise_signal(signal.SIGTERM)
+assert heard == [1, 1]
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
 
 
 def test_workers_killed_at_random_cost_no_candidate(make):

@@ -11,7 +11,12 @@ from evometa.execute.supervisor import Limits, Supervisor
 from evometa.records import Candidate, Status
 from tests.execute.world import World
 
-FATE = {"segfault": Status.LOST, "eat": Status.OOM, "sleep": Status.TIMEOUT}
+FATE = {
+    "segfault": Status.LOST,
+    "eat": Status.OOM,
+    "sleep": Status.TIMEOUT,
+    "cancel": Status.ERROR,
+}
 
 
 def supervise(world, **options):
@@ -157,6 +162,7 @@ def test_limits_count_from_when_a_pack_begins_and_grow_with_it():
     by_number, _ = collect(supervisor, world, 5)
     assert [by_number[n].status for n in range(5)] == [Status.OK] * 4 + [Status.TIMEOUT]
     assert "hard limit of 3 s" in by_number[4].error
+    assert "in 3.5 s it had 0.9 s of CPU time, and waited 1.8 s for a core" in by_number[4].error
     assert world.soft == [4.0, 4.0, 2.0]
 
 

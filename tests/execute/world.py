@@ -5,13 +5,14 @@ import random
 
 from evometa.execute.failures import Failure
 from evometa.execute.fleet import Arrived, Finished, Gone
+from evometa.execute.usage import Usage
 from evometa.records import Evaluation, Status
 
 DEADLY = {"segfault": Failure.CRASH, "eat": Failure.MEMORY}
 
 
 class World:
-    """A `Fleet`. A genome is a number of seconds, "segfault", "eat" or "sleep"."""
+    """A `Fleet`. A genome is a number of seconds, "segfault", "eat", "sleep" or "cancel"."""
 
     def __init__(self, nodes, seed=0):
         self.now, self.random = 0.0, random.Random(seed)
@@ -82,7 +83,11 @@ class World:
                 self.free[node] -= 1
                 self.place[worker] = node
                 self.flights[worker] = []
-                self.later(1.0, lambda w=worker, n=node: w in self.place and [Arrived(w, n)])
+                self.later(1.0, lambda w=worker, n=node: w in self.place and [self.arrived(w, n)])
+
+    def arrived(self, worker, node):
+        """Every worker is on a core for a quarter of the time, and waits for one for a half."""
+        return Arrived(worker, node, lambda: Usage(0.25 * self.now, 0.5 * self.now))
 
     def begin(self, worker):
         if not self.flights.get(worker):
@@ -101,6 +106,8 @@ class World:
             self.later(0.1, lambda: [e for w in victims for e in self.die(w, Failure.MEMORY)])
         elif "segfault" in genomes:
             self.later(0.1, lambda: self.die(worker, Failure.CRASH))
+        elif "cancel" in genomes:
+            self.later(0.1, lambda: self.end(worker, flight, []))
         elif "sleep" not in genomes:
             done = [Evaluation(candidate, Status.OK) for candidate in pack]
             self.later(sum(genomes), lambda: self.end(worker, flight, done))
