@@ -57,7 +57,7 @@ class Writer:
 
     def __init__(self, directory: RunDirectory, schema: pa.Schema, gene_value: GeneValue) -> None:
         self._lock, self._folder = directory.lock, directory.parts
-        self._study = directory.study
+        self._study = lambda: directory.study
         self._gene_value = gene_value
         origin = json.dumps(provenance(directory.study))
         self._schema = schema.with_metadata(

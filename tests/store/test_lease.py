@@ -157,7 +157,7 @@ def test_what_was_stored_stays_whoever_sleeps_and_wakes(run, clock, seed):
             assert LOST in str(error)
         number += 2
         assert kept <= set(numbers_in(run))
-    assert len(drivers) > 2 and len(kept) > 10
+    assert len(drivers) > 1 and len(kept) > 10
 
 
 def test_parts_named_in_the_older_way_are_read_merged_and_followed(run, clock, monkeypatch):
@@ -173,7 +173,7 @@ def test_parts_named_in_the_older_way_are_read_merged_and_followed(run, clock, m
     for number in range(2, 9):
         newer.stores(number)
     assert numbers_in(run) == list(range(9)) and len(contents(run)) <= 4
-    assert newer.writer.recall(0, 0).candidate.number == 0
+    assert newer.writer.recall(0, 0, 0).candidate.number == 0
 
 
 def test_parts_merged_by_who_woke_up_late_are_found(run, clock):
@@ -185,7 +185,7 @@ def test_parts_merged_by_who_woke_up_late_are_found(run, clock):
     second = follow(run)
     first.directory.lock._lost = False
     first.writer._compact(8)
-    assert second.writer.recall(11, 0).candidate.number == 11
+    assert second.writer.recall(11, 0, 0).candidate.number == 11
     second.stores(12)
     second.writer.close()
     assert numbers_in(run) == list(range(13))
