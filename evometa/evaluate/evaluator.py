@@ -6,7 +6,6 @@ import copy
 import logging
 import platform
 import time
-import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -26,18 +25,18 @@ from evometa.evaluate.checkpoint import (
     stages_to,
 )
 from evometa.evaluate.faults import asked_first
-from evometa.evaluate.gate import Admission, admit
+from evometa.evaluate.gate import admit
 from evometa.evaluate.measuring import Measured, adapting, measured
+from evometa.evaluate.members import Late, Member, capped, failed, together
 from evometa.evaluate.memory import peak_memory
-from evometa.evaluate.plan import Plan, parse_plan
-from evometa.evaluate.probe import Rejected
-from evometa.evaluate.randomness import begin, forked_random
+from evometa.evaluate.plan import parse_plan
+from evometa.evaluate.randomness import forked_random
 from evometa.evaluate.scoring import Outcome, score, score_one_by_one
 from evometa.evaluate.settings import numerics
 from evometa.evaluate.training import Trained, Trainer
-from evometa.learner import Families, Learner, Meta, family_of
+from evometa.learner import Learner, Meta
 from evometa.limits import violation
-from evometa.records import Candidate, Evaluation, Genome, Key, Status, derive_seed
+from evometa.records import Candidate, Evaluation, Key, Status, derive_seed
 from evometa.study import Study
 from evometa.task.episodes import over, part_of
 from evometa.task.protocol import EpisodeBatch, sized, varies
@@ -91,7 +90,7 @@ class Evaluator:
         """Evaluate the candidates of a pack; never raises for what a candidate does."""
         device = choose_device(self.device)
         results: dict[Key, Evaluation] = {}
-        groups: dict[object, list[_Member]] = {}
+        groups: dict[object, list[Member]] = {}
         with user_code(), numerics(self.study.training, device), _one_thread(device):
             for candidate in pack:
                 blank = self._blank(candidate, device)
@@ -99,7 +98,7 @@ class Evaluator:
                 try:
                     member = self._admit(candidate, blank, device)
                 except Exception as error:
-                    failed = _failed(blank, error)
+                    failed = failed(blank, error)
                     results[candidate.key] = replace(failed, seconds=time.perf_counter() - started)
                     continue
                 groups.setdefault(member.company, []).append(member)
@@ -121,7 +120,7 @@ class Evaluator:
             for shape in range(shapes)
         ]
 
-    def _admit(self, candidate: Candidate, blank: Evaluation, device: torch.device) -> _Member:
+    def _admit(self, candidate: Candidate, blank: Evaluation, device: torch.device) -> Member:
         plans = {kind: parse_plan(text) for kind, text in self.plans.items()}
         stages = stages_to(self.study.levels, candidate.rung)
         admissions = []
@@ -129,31 +128,31 @@ class Evaluator:
             level, study = self.study.levels[rung], self.study
             if level.task is not study.task or level.training != study.training:
                 study = replace(study, task=level.task, training=level.training, rungs=())
-            genome = _capped(candidate.genome, level.steps, study.all_families)
+            genome = capped(candidate.genome, level.steps, study.all_families)
             admissions.append(admit(study, genome, candidate.seed, device, plans))
         start = Start(candidate, 0, None)
         if self.weights:
             start = find_start(Path(self.weights), candidate)
-        return _Member(blank, admissions, stages, start)
+        return Member(blank, admissions, stages, start)
 
-    def _evaluate(self, members: list[_Member], device: torch.device) -> list[Evaluation]:
+    def _evaluate(self, members: list[Member], device: torch.device) -> list[Evaluation]:
         """Evaluate candidates of equal structure; each is charged an equal share of the time."""
         started = time.perf_counter()
         try:
             results = self._measure(members, device)
         except Exception as error:
             if len(members) > 1 and not isinstance(
-                error, _Late
+                error, Late
             ):  # one of them is to blame: find out which
                 return [self._evaluate([member], device)[0] for member in members]
-            results = [_failed(member.blank, error) for member in members]
+            results = [failed(member.blank, error) for member in members]
         seconds = (time.perf_counter() - started) / len(members)
         return [
             replace(result, seconds=seconds + sum(a.seconds for a in member.admissions))
             for result, member in zip(results, members, strict=True)
         ]
 
-    def _measure(self, members: list[_Member], device: torch.device) -> list[Evaluation]:
+    def _measure(self, members: list[Member], device: torch.device) -> list[Evaluation]:
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
         level = self.study.levels[members[0].rung]
@@ -186,14 +185,14 @@ class Evaluator:
         self._keep(results, trainer)
         return results
 
-    def _train(self, members: list[_Member], device: torch.device) -> tuple[Trainer, list[Learner]]:
+    def _train(self, members: list[Member], device: torch.device) -> tuple[Trainer, list[Learner]]:
         """Train through the stages that are not behind yet, each as far as its last rung goes."""
         checkpoints = [member.start.checkpoint for member in members]
         first = members[0]
         ahead = [i for i, rung in enumerate(first.stages) if rung >= first.start.rung]
         for stage in ahead:
             level = self.study.levels[first.stages[stage]]
-            learners, metas, plan = _together(members, stage, self.study.all_families)
+            learners, metas, plan = together(members, stage, self.study.all_families)
             seeds = [derive_seed(member.blank.candidate.seed, "meta-train") for member in members]
             trainer = Trainer(
                 learners,
@@ -214,9 +213,9 @@ class Evaluator:
         if self.progress is not None:
             self.progress(iteration, self.study.training.iterations)
         if self.late is not None and self.late():
-            raise _Late(f"the time limit was reached at meta-iteration {iteration}")
+            raise Late(f"the time limit was reached at meta-iteration {iteration}")
 
-    def _save(self, members: list[_Member], trainer: Trainer) -> None:
+    def _save(self, members: list[Member], trainer: Trainer) -> None:
         """Keep what a promoted candidate will go on from."""
         levels, rung = self.study.levels, members[0].rung
         if not self.weights or not levels[rung].iterations or rung + 1 == len(levels):
@@ -243,7 +242,7 @@ class Evaluator:
             except StoreError as error:
                 log.warning("%s; whoever wants the weights must train them again", error)
 
-    def _extra(self, member: _Member, meta: Meta, device: torch.device) -> dict[str, float]:
+    def _extra(self, member: Member, meta: Meta, device: torch.device) -> dict[str, float]:
         """Return what is measured of a trained candidate besides its scores."""
         study, admission = self.study, member.admission
         found = dict(admission.measures)
@@ -272,7 +271,7 @@ class Evaluator:
 
     def _result(
         self,
-        member: _Member,
+        member: Member,
         trained: Trained,
         outcomes: Mapping[str, Outcome],
         extra: Mapping[str, float],
@@ -345,87 +344,6 @@ def _one_thread(device: torch.device) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-class _Late(Exception):
-    """The time limit has been reached."""
-
-
-@dataclass(frozen=True)
-class _Member:
-    """A candidate that passed the gate, and what is known of its evaluation so far.
-
-    Attributes:
-        blank: its evaluation, without results.
-        admissions: what the gate said at each stage.
-        stages: the last rung of each.
-        start: where its training begins.
-    """
-
-    blank: Evaluation
-    admissions: list[Admission]
-    stages: list[int]
-    start: Start
-
-    @property
-    def rung(self) -> int:
-        """Where it is evaluated."""
-        return self.blank.candidate.rung
-
-    @property
-    def admission(self) -> Admission:
-        """What the gate said at its rung."""
-        return self.admissions[-1]
-
-    @property
-    def company(self) -> object:
-        """What must be equal for candidates to be trained together."""
-        admission = self.admission
-        # what draws random numbers while training must not share them with neighbours
-        alone = self.blank.candidate.key if admission.random else None
-        # one compiled program for all is worth more than company with other updates
-        kin = admission.signature if admission.plan.compile else admission.kin
-        return kin, admission.plan, alone, self.rung, self.start.rung, self.start.iteration
-
-
-def _together(
-    members: Sequence[_Member], stage: int, families: Families
-) -> tuple[list[Learner], list[Meta], Plan]:
-    """Return learners of equal structure, what they begin with, and the plan that suits them."""
-    admissions = [member.admissions[stage] for member in members]
-    learners = [admission.learner for admission in admissions]
-    plan = admissions[0].plan
-    if len({admission.signature for admission in admissions}) == 1:
-        return learners, [admission.meta for admission in admissions], plan
-    genome = members[0].blank.candidate.genome
-    mixing = family_of(genome["rule"], families).family.mixing
-    assert mixing is not None  # else their kin were their structure
-    mixed = list(mixing.together(learners))
-    seeds = [member.blank.candidate.seed for member in members]
-    metas = [begin(own, seed) for own, seed in zip(mixed, seeds, strict=True)]
-    return mixed, metas, replace(plan, compile=False, graph=False)
-
-
-def _capped(genome: Genome, steps: int | None, families: Families) -> Genome:
-    """Return the genome with at most so many inner steps."""
-    if steps is None or not isinstance(genome, dict) or "rule" not in genome:
-        return genome
-    try:
-        family, genes = family_of(genome["rule"], families)
-    except ValueError:  # the gate says what is wrong
-        return genome
-    return {**genome, "rule": {family.name: family.capped(genes, steps)}}
-
-
-def _failed(blank: Evaluation, error: Exception) -> Evaluation:
-    """Name what went wrong."""
-    if isinstance(error, _Late):
-        return replace(blank, status=Status.TIMEOUT, error=str(error))
-    if isinstance(error, Rejected):
-        return replace(blank, status=Status.INVALID, error=str(error))
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return replace(blank, status=Status.OOM, error=str(error))
-    return replace(blank, status=Status.ERROR, error="".join(traceback.format_exception(error)))
 
 
 def choose_device(name: str) -> torch.device:

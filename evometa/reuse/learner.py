@@ -6,7 +6,7 @@ import contextlib
 import tempfile
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, vmap
+from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from evometa.errors import EvometaError, StoreError
@@ -24,6 +24,7 @@ from evometa.evaluate.evaluator import choose_device
 from evometa.evaluate.training import meta_of
 from evometa.learner import Learner, Meta, predictor, unmapped
 from evometa.records import Candidate, Evaluation, Status
+from evometa.reuse.arrays import Array, as_array, classes_of, over_tasks
 from evometa.reuse.confirm import FOLDER
 from evometa.reuse.example import Example
 from evometa.reuse.stored import StoredRun, read_run
@@ -31,7 +32,6 @@ from evometa.store import Place, place, read_confirmed
 from evometa.task.episodes import examples_of, leading, over, part_of, to_device
 from evometa.task.protocol import Batch, ClassBatch, EpisodeBatch, sized
 
-Array: TypeAlias = Tensor | npt.NDArray[Any]
 EXAMPLES = 20  # episodes that say what inputs are like
 Progress: TypeAlias = Callable[[int, int], None]
 """Told the meta-iterations done, and how many there are."""
@@ -135,7 +135,7 @@ class FewShotLearner:
     def _targets(
         self, y: Array, shape: tuple[int, ...], *, batched: bool
     ) -> tuple[Tensor, list[npt.NDArray[Any]] | None, bool]:
-        values = _array(y)
+        values = as_array(y)
         values = values if batched else values[None]
         if values.shape[:2] != shape:
             raise EvometaError(
@@ -155,7 +155,7 @@ class FewShotLearner:
             return targets.to(self.device, self.dtype), None, flat
         if values.ndim != 2:
             raise EvometaError(f"labels must be one a example, but got the shape {np.shape(y)}")
-        classes = [_classes(row) for row in values]
+        classes = [classes_of(row) for row in values]
         if len({len(each) for each in classes}) > 1:
             raise EvometaError(
                 "the tasks of a batch must have equally many classes, but these have "
@@ -266,55 +266,6 @@ class Adapted:
         values = values if self.batched else values[0]
         first = pytree.tree_leaves(x)[0]
         return values.to(first.device) if isinstance(first, Tensor) else values.cpu().numpy()
-
-
-def over_tasks(function: Callable[..., Any], arguments: tuple[Any, ...], *, mapped: bool) -> Any:
-    """Call a function for each task: mapped, to tensors; or one by one, to a list.
-
-    Raises:
-        EvometaError: if the network does not run, as batch norm of a single number does not.
-    """
-    try:
-        if mapped:
-            return vmap(function, randomness="different")(*arguments)
-        parts = zip(*(_each_task(argument) for argument in arguments), strict=True)
-        return [function(*one) for one in parts]
-    except ValueError as error:
-        raise EvometaError(f"the network does not run on these examples: {error}") from error
-
-
-def _each_task(argument: Any) -> Iterator[Any]:
-    """Yield what belongs to each task: the entries of a list, or the rows of a batch."""
-    if isinstance(argument, list) and all(not isinstance(each, Tensor) for each in argument):
-        yield from argument
-        return
-    for row in range(*leading(argument, 1)):
-        yield part_of(argument, row)
-
-
-def _classes(labels: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Return the different labels of a task, sorted.
-
-    Raises:
-        EvometaError: if some are missing, or they cannot be sorted.
-    """
-    missing = [label for label in labels.tolist() if label is None or label != label]
-    if missing:
-        raise EvometaError(f"labels must not be missing, but {len(missing)} are {missing[0]}")
-    try:
-        return np.unique(labels)
-    except TypeError as error:
-        raise EvometaError(f"labels must be of one kind, to be sorted: {error}") from error
-
-
-def _array(y: Array) -> npt.NDArray[Any]:
-    if isinstance(y, Tensor):
-        values = y.detach().cpu()
-        return (values.float() if values.is_floating_point() else values).numpy()
-    try:
-        return np.asarray(y)
-    except ValueError as error:
-        raise EvometaError(f"targets must be an array: {error}") from error
 
 
 def load_learner(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,7 +13,8 @@ from torch import Tensor
 from evometa.rule.operations import TINY, Operation, operations
 from evometa.rule.outer import DEFAULT_OUTER, Outer, make_outer
 from evometa.rule.protocol import Tensors
-from evometa.rule.update import Layers, Numbers, Update
+from evometa.rule.state import Flat, State, layer_of, numbers
+from evometa.rule.update import Numbers, Update
 from evometa.space import Primitive
 
 RATES = ("fixed", "shared", "layer", "layer-step", "parameter")
@@ -258,7 +259,7 @@ class GradientRule:
     def carried(self, params: Tensors, learned: Tensors, constants: Tensors) -> State:
         """Return what an expression needs from step to step, whatever the expression."""
         rates = self._rates(params, learned, constants)
-        start = _Flat.of(params)
+        start = Flat.of(params)
         none = start.vector.new_zeros(0)
         numbers = {
             "fixed": constants.get(CONSTANTS, none),
@@ -303,7 +304,7 @@ class GradientRule:
             "initial": start.vector,
             "rate": self._rate(state.rates, start, step),
             "loss": loss.unsqueeze(-1),
-            "progress": _numbers([self._within(step) / self.steps], loss),
+            "progress": numbers([self._within(step) / self.steps], loss),
             **{name: state.numbers[name] for name in EXTRAS if name in state.numbers},
             **start.known,
         }
@@ -323,7 +324,7 @@ class GradientRule:
     def _within(self, step: int) -> int:
         return step % self.steps if self.streams else step
 
-    def _rate(self, rates: Tensors, start: _Flat, step: int) -> Tensor:
+    def _rate(self, rates: Tensors, start: Flat, step: int) -> Tensor:
         """Return the rates of a step: one, one a layer, or one a weight."""
         if self.rates == "parameter":
             return start.flatten(rates)
@@ -331,74 +332,6 @@ class GradientRule:
             return next(iter(rates.values())).unsqueeze(-1)
         by_layer = {layer_of(name): self._at(rates[name], step) for name in start.shapes}
         return torch.stack(list(by_layer.values()))
-
-
-class State(NamedTuple):
-    """What a gradient rule carries from step to step.
-
-    Attributes:
-        rates: the rate of each parameter.
-        numbers: constants of the update.
-        start: the initial parameters; None for plain gradient descent.
-        memory: running averages, each of shape `(weights,)`.
-    """
-
-    rates: Tensors
-    numbers: Tensors
-    start: _Flat | None
-    memory: tuple[Tensor, ...]
-
-
-class _Flat(NamedTuple):
-    """Tensors by name as one vector, layer after layer.
-
-    Attributes:
-        vector: shape `(weights,)`.
-        shapes: of the tensors, in the vector's order.
-        layers: which weights belong together.
-        known: what an update may see of each layer.
-    """
-
-    vector: Tensor
-    shapes: dict[str, torch.Size]
-    layers: Layers
-    known: Tensors
-
-    @staticmethod
-    def of(tensors: Tensors) -> _Flat:
-        layers = list(dict.fromkeys(layer_of(name) for name in tensors))
-        shapes = {
-            name: value.shape
-            for layer in layers
-            for name, value in tensors.items()
-            if layer_of(name) == layer
-        }
-        sizes = [sum(shapes[n].numel() for n in shapes if layer_of(n) == at) for at in layers]
-        vector = torch.cat([tensors[name].reshape(-1) for name in shapes])
-        index = torch.cat(
-            [torch.full((size,), at, device=vector.device) for at, size in enumerate(sizes)]
-        )
-        last = max(len(sizes) - 1, 1)
-        known = {
-            "dimension": _numbers(sizes, vector),
-            "depth": _numbers([at / last for at in range(len(sizes))], vector),
-        }
-        return _Flat(vector, shapes, Layers(tuple(sizes), index), known)
-
-    def flatten(self, tensors: Tensors) -> Tensor:
-        return torch.cat([tensors[name].reshape(-1) for name in self.shapes])
-
-    def unflatten(self, vector: Tensor) -> Tensors:
-        parts = torch.split(vector, [shape.numel() for shape in self.shapes.values()])
-        return {
-            name: part.view(shape)
-            for (name, shape), part in zip(self.shapes.items(), parts, strict=True)
-        }
-
-
-def _numbers(values: Sequence[float], like: Tensor) -> Tensor:
-    """Return numbers of a tensor's type, where it is."""
-    return torch.tensor(values, dtype=like.dtype, device=like.device)
 
 
 def make_rule(genome: Mapping[str, Any], own: Sequence[Primitive] = ()) -> GradientRule:
@@ -418,8 +351,3 @@ def make_rule(genome: Mapping[str, Any], own: Sequence[Primitive] = ()) -> Gradi
             raise TypeError(f"the genes of a rule are {', '.join(sorted(known))}, got {name!r}")
     outer = make_outer(genome["outer"]) if "outer" in genome else DEFAULT_OUTER
     return GradientRule(**{**genome, "outer": outer, "table": operations(own)})
-
-
-def layer_of(name: str) -> str:
-    """Return the name of the layer that a parameter belongs to."""
-    return name.rpartition(".")[0]

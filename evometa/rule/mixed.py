@@ -10,9 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from evometa.rule.gradient import CONSTANTS, EXTRAS, GradientRule, State
+from evometa.rule.gradient import CONSTANTS, EXTRAS, GradientRule
 from evometa.rule.outer import Outer
 from evometa.rule.protocol import Tensors
+from evometa.rule.state import State
 from evometa.rule.update import Layers, Numbers
 
 WHICH = "update:which"

@@ -1,0 +1,85 @@
+"""What a gradient rule carries from step to step, and tensors by name as one vector."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from evometa.rule.protocol import Tensors
+from evometa.rule.update import Layers
+
+
+class State(NamedTuple):
+    """What a gradient rule carries from step to step.
+
+    Attributes:
+        rates: the rate of each parameter.
+        numbers: constants of the update.
+        start: the initial parameters; None for plain gradient descent.
+        memory: running averages, each of shape `(weights,)`.
+    """
+
+    rates: Tensors
+    numbers: Tensors
+    start: Flat | None
+    memory: tuple[Tensor, ...]
+
+
+class Flat(NamedTuple):
+    """Tensors by name as one vector, layer after layer.
+
+    Attributes:
+        vector: shape `(weights,)`.
+        shapes: of the tensors, in the vector's order.
+        layers: which weights belong together.
+        known: what an update may see of each layer.
+    """
+
+    vector: Tensor
+    shapes: dict[str, torch.Size]
+    layers: Layers
+    known: Tensors
+
+    @staticmethod
+    def of(tensors: Tensors) -> Flat:
+        layers = list(dict.fromkeys(layer_of(name) for name in tensors))
+        shapes = {
+            name: value.shape
+            for layer in layers
+            for name, value in tensors.items()
+            if layer_of(name) == layer
+        }
+        sizes = [sum(shapes[n].numel() for n in shapes if layer_of(n) == at) for at in layers]
+        vector = torch.cat([tensors[name].reshape(-1) for name in shapes])
+        index = torch.cat(
+            [torch.full((size,), at, device=vector.device) for at, size in enumerate(sizes)]
+        )
+        last = max(len(sizes) - 1, 1)
+        known = {
+            "dimension": numbers(sizes, vector),
+            "depth": numbers([at / last for at in range(len(sizes))], vector),
+        }
+        return Flat(vector, shapes, Layers(tuple(sizes), index), known)
+
+    def flatten(self, tensors: Tensors) -> Tensor:
+        return torch.cat([tensors[name].reshape(-1) for name in self.shapes])
+
+    def unflatten(self, vector: Tensor) -> Tensors:
+        parts = torch.split(vector, [shape.numel() for shape in self.shapes.values()])
+        return {
+            name: part.view(shape)
+            for (name, shape), part in zip(self.shapes.items(), parts, strict=True)
+        }
+
+
+def numbers(values: Sequence[float], like: Tensor) -> Tensor:
+    """Return numbers of a tensor's type, where it is."""
+    return torch.tensor(values, dtype=like.dtype, device=like.device)
+
+
+def layer_of(name: str) -> str:
+    """Return the name of the layer that a parameter belongs to."""
+    return name.rpartition(".")[0]
