@@ -98,8 +98,8 @@ class Evaluator:
                 try:
                     member = self._admit(candidate, blank, device)
                 except Exception as error:
-                    failed = failed(blank, error)
-                    results[candidate.key] = replace(failed, seconds=time.perf_counter() - started)
+                    seconds = time.perf_counter() - started
+                    results[candidate.key] = replace(failed(blank, error), seconds=seconds)
                     continue
                 groups.setdefault(member.company, []).append(member)
             for members in groups.values():

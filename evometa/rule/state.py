@@ -45,6 +45,7 @@ class Flat(NamedTuple):
 
     @staticmethod
     def of(tensors: Tensors) -> Flat:
+        """Return tensors as a vector."""
         layers = list(dict.fromkeys(layer_of(name) for name in tensors))
         shapes = {
             name: value.shape
@@ -65,9 +66,11 @@ class Flat(NamedTuple):
         return Flat(vector, shapes, Layers(tuple(sizes), index), known)
 
     def flatten(self, tensors: Tensors) -> Tensor:
+        """Return other tensors of the same names and shapes as a vector."""
         return torch.cat([tensors[name].reshape(-1) for name in self.shapes])
 
     def unflatten(self, vector: Tensor) -> Tensors:
+        """Return the parts of a vector by name."""
         parts = torch.split(vector, [shape.numel() for shape in self.shapes.values()])
         return {
             name: part.view(shape)
