@@ -61,6 +61,16 @@ def interruptible() -> Iterator[Interrupts]:
         signal.signal(signal.SIGINT, handler)
 
 
+def check_interrupts() -> None:
+    """Raise `Interrupted` again if a signal was heard and what it raised was lost on its way.
+
+    Python drops what is raised in finalisers and in hooks around a fork.
+    """
+    handler = signal.getsignal(signal.SIGINT)
+    if isinstance(handler, Interrupts):
+        handler.check()
+
+
 def is_main_thread() -> bool:
     """Return whether signals are handled in this thread."""
     return threading.current_thread() is threading.main_thread()

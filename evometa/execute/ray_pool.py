@@ -36,6 +36,7 @@ from ray.exceptions import (
 from evometa.errors import ExecutorError
 from evometa.execute.failures import Failure
 from evometa.execute.fleet import Arrived, Event, Finished, Gone
+from evometa.execute.interrupts import check_interrupts
 from evometa.execute.protocol import Evaluate, Interruptible, failed, run_pack
 from evometa.execute.ray_start import (
     cannot_connect,
@@ -124,7 +125,9 @@ class RayPool:
         Raises:
             ExecutorError: if no worker can be had: none starts within two minutes, or within a
                 quarter of an hour where an autoscaler must first find a machine.
+            Interrupted: if a person asks to stop.
         """
+        check_interrupts()
         return self._open().collect(timeout)
 
     def counts(self) -> Counts:
@@ -363,7 +366,7 @@ def _connect(address: str | None) -> bool:
         try:
             if address is not None:
                 knock(address)
-            with sigterm_kept():
+            with sigterm_kept(ray._private.utils):
                 ray.init(
                     address=address or "local",
                     include_dashboard=False if address is None else None,

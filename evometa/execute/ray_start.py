@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from evometa.errors import ExecutorError
-from evometa.execute.interrupts import is_main_thread
+from evometa.execute.interrupts import check_interrupts, is_main_thread
 
 ROOM = 2**20  # bytes; with less, Ray starts and then hangs
 TOKENS = (
@@ -104,26 +104,30 @@ def overheard() -> Iterator[Callable[[], str]]:
 
 
 @contextlib.contextmanager
-def sigterm_kept() -> Iterator[None]:
-    """Keep our handler of SIGTERM, which Ray replaces while it starts: it would end us in a dump.
+def sigterm_kept(utils: Any) -> Iterator[None]:
+    """Keep our handler of SIGTERM, which Ray replaces twice while it starts.
 
-    Between Ray's second replacement and the end of its start lie some 3 ms that nobody can guard;
-    nothing has been evaluated by then.
+    Its first replacement is left out. The second, which ends a process in a dump of the stack, is
+    put right at the end; some 3 ms before that nobody can guard, but nothing is evaluated by then.
+
+    Args:
+        utils: Ray's module that sets the handler.
+
+    Raises:
+        Interrupted: if a signal was heard meanwhile, and what it raised was lost in a callback.
     """
-    ours = signal.getsignal(signal.SIGTERM)
     if not is_main_thread():
         yield
         return
+    theirs = utils.set_sigterm_handler
+    if callable(signal.getsignal(signal.SIGTERM)):
+        utils.set_sigterm_handler = lambda handler: None
     try:
         yield
-    except SystemExit:  # Ray's handler has heard it
-        signal.signal(signal.SIGTERM, ours)
-        if callable(ours):
-            ours(signal.SIGTERM, None)
-        raise
     finally:
-        now = signal.getsignal(signal.SIGTERM)
-        signal.signal(signal.SIGTERM, ours if callable(ours) else now)
+        utils.set_sigterm_handler = theirs
+        signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
+    check_interrupts()
 
 
 def guarded(end: Callable[[], Any]) -> None:

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from evometa.errors import ExecutorError
-from evometa.execute.interrupts import interruptible
+from evometa.execute.interrupts import check_interrupts, interruptible
 from evometa.execute.protocol import Evaluate, run_pack
 from evometa.records import Candidate, Counts, Evaluation
 
@@ -40,6 +40,7 @@ class Serial:
             Interrupted: on Ctrl-C; what a candidate raises, `KeyboardInterrupt` too, is an `ERROR`.
         """
         del timeout
+        check_interrupts()
         if not self._queue:
             return []
         pack = self._queue.popleft()

@@ -1,5 +1,6 @@
 """What people read where Ray does not start, or says no."""
 
+import contextlib
 import os
 import signal
 import sys
@@ -9,6 +10,8 @@ import pytest
 from evometa.errors import ExecutorError, Interrupted
 from evometa.execute import Interrupts
 from evometa.execute.ray_start import cannot_connect, overheard, require_room, sigterm_kept
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def test_a_folder_that_takes_no_more_is_named(monkeypatch, tmp_path):
@@ -54,14 +57,40 @@ def test_what_is_overheard_is_printed_unless_it_was_read(capfd):
     assert capfd.readouterr().err == "a warning\n"
 
 
-def test_sigterm_while_ray_starts_is_heard_by_our_handler():
-    """Ray's own raises SystemExit."""
-    before, ours = signal.getsignal(signal.SIGTERM), Interrupts()
-    signal.signal(signal.SIGTERM, ours)
+class Utils:
+    """As Ray's, whose handler would end the process."""
+
+    @staticmethod
+    def set_sigterm_handler(handler):
+        signal.signal(signal.SIGTERM, handler)
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_sigterm_while_ray_starts_is_heard_by_our_handler(lost):
+    """Even where it comes within a callback, whose errors Python drops."""
+    before, ours = [signal.getsignal(n) for n in SIGNALS], Interrupts()
+    for number in SIGNALS:
+        signal.signal(number, ours)
     try:
-        with pytest.raises(Interrupted), sigterm_kept():
-            signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(number))
-            signal.raise_signal(signal.SIGTERM)
+        with pytest.raises(Interrupted), sigterm_kept(Utils):
+            Utils.set_sigterm_handler(lambda number, frame: sys.exit(number))
+            with contextlib.suppress(Interrupted if lost else ValueError):
+                signal.raise_signal(signal.SIGTERM)
         assert signal.getsignal(signal.SIGTERM) is ours
+        Utils.set_sigterm_handler(signal.SIG_IGN)
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+    finally:
+        for number, handler in zip(SIGNALS, before, strict=True):
+            signal.signal(number, handler)
+
+
+def test_without_a_handler_of_ours_that_of_ray_stays():
+    before = signal.getsignal(signal.SIGTERM)
+    assert not callable(before)
+    try:
+        with sigterm_kept(Utils):
+            Utils.set_sigterm_handler(lambda number, frame: sys.exit(number))
+        with pytest.raises(SystemExit):
+            signal.raise_signal(signal.SIGTERM)
     finally:
         signal.signal(signal.SIGTERM, before)
