@@ -89,15 +89,16 @@ class Writer:
         Raises:
             StoreError: if there is none of this candidate at this rung with this seed.
         """
-        self.flush()
-        for path in reversed(self._parts):
-            try:
-                found = find_evaluation(path, self._study, (number, rung, repeat))
-            except FileNotFoundError:
-                self._parts = part_files(self._folder)
-                return self.recall(number, rung, repeat)
-            if found is not None:
-                return found
+        with self._alone:
+            self.flush()
+            for path in reversed(self._parts):
+                try:
+                    found = find_evaluation(path, self._study, (number, rung, repeat))
+                except FileNotFoundError:
+                    self._parts = part_files(self._folder)
+                    return self.recall(number, rung, repeat)
+                if found is not None:
+                    return found
         raise StoreError(
             f"the table has no evaluation of candidate {number} at rung {rung}, repeat {repeat}"
         )
