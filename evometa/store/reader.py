@@ -28,7 +28,7 @@ from evometa.store.schema import VERSION, from_row, make_schema
 log = logging.getLogger(__name__)
 
 ATTEMPTS = 100  # to read a table whose writer merges its parts meanwhile
-_PART = re.compile(r"part-\d+(-\d+)?")
+_PART = re.compile(r"part-\d+(-\d+)?(\.[0-9a-f]+-\d+)?")
 
 Study: TypeAlias = Callable[[], Mapping[str, Any]]
 """Returns study.json; asked for parts of older versions alone."""
