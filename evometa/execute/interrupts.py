@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import math
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from types import FrameType
+from typing import Any
 
 from evometa.errors import Interrupted
 
@@ -26,21 +28,48 @@ class Interrupts:
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock, self._heard_at = clock, -math.inf
+        self._clock, self._heard_at, self._held = clock, -math.inf, False
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         """Raise `Interrupted`, if it is the first signal or long after the last that was heard."""
-        if self._clock() - self._heard_at >= GRACE_SECONDS:
-            self._heard_at = self._clock()
-            raise Interrupted
+        first, now = self._heard_at == -math.inf, self._clock()
+        if now - self._heard_at >= GRACE_SECONDS:
+            self._heard_at = now
+            if not (first and self._held):
+                raise Interrupted
 
     def check(self) -> None:
         """Raise `Interrupted` again if a signal was heard: a candidate may have caught it."""
         if self._heard_at > -math.inf:
             raise Interrupted
 
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Raise at the end of the block what is heard in it; only who insists is heard before.
+
+        While a process forks, Python takes locks in hooks and drops what is raised in these: a
+        lock that is not let go hangs the process.
+        """
+        self._held = True
+        try:
+            yield
+        finally:
+            self._held = False
+        self.check()
+
     def install(self) -> None:
-        """Hear Ctrl-C and SIGTERM, but what this process was started to ignore."""
+        """Hear Ctrl-C and SIGTERM, but what this process was started to ignore.
+
+        Where Python drops what is raised, in finalisers and in hooks around a fork, it would print
+        a traceback; nothing is printed of a stop, which `check_interrupts` raises again.
+        """
+        told = sys.unraisablehook
+
+        def tell(lost: Any) -> None:
+            if not issubclass(lost.exc_type, Interrupted):
+                told(lost)
+
+        sys.unraisablehook = tell
         for number in (signal.SIGINT, signal.SIGTERM):
             if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, self)
@@ -62,10 +91,7 @@ def interruptible() -> Iterator[Interrupts]:
 
 
 def check_interrupts() -> None:
-    """Raise `Interrupted` again if a signal was heard and what it raised was lost on its way.
-
-    Python drops what is raised in finalisers and in hooks around a fork.
-    """
+    """Raise `Interrupted` again if a signal was heard, and what it raised was lost on its way."""
     handler = signal.getsignal(signal.SIGINT)
     if isinstance(handler, Interrupts):
         handler.check()

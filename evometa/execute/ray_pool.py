@@ -42,6 +42,7 @@ from evometa.execute.ray_start import (
     cannot_connect,
     cannot_start,
     guarded,
+    held,
     knock,
     overheard,
     require_room,
@@ -366,7 +367,7 @@ def _connect(address: str | None) -> bool:
         try:
             if address is not None:
                 knock(address)
-            with sigterm_kept(ray._private.utils):
+            with nullcontext() if address else held(), sigterm_kept(ray._private.utils):
                 ray.init(
                     address=address or "local",
                     include_dashboard=False if address is None else None,

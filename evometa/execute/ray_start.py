@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from evometa.errors import ExecutorError
-from evometa.execute.interrupts import check_interrupts, is_main_thread
+from evometa.execute.interrupts import Interrupts, is_main_thread
 
 ROOM = 2**20  # bytes; with less, Ray starts and then hangs
 TOKENS = (
@@ -112,9 +112,6 @@ def sigterm_kept(utils: Any) -> Iterator[None]:
 
     Args:
         utils: Ray's module that sets the handler.
-
-    Raises:
-        Interrupted: if a signal was heard meanwhile, and what it raised was lost in a callback.
     """
     if not is_main_thread():
         yield
@@ -127,7 +124,12 @@ def sigterm_kept(utils: Any) -> Iterator[None]:
     finally:
         utils.set_sigterm_handler = theirs
         signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
-    check_interrupts()
+
+
+def held() -> contextlib.AbstractContextManager[None]:
+    """Let Ctrl-C and SIGTERM wait until Ray has started its processes: some seconds."""
+    handler = signal.getsignal(signal.SIGTERM)
+    return handler.held() if isinstance(handler, Interrupts) else contextlib.nullcontext()
 
 
 def guarded(end: Callable[[], Any]) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import signal
+import sys
 
 import pytest
 
@@ -41,7 +42,7 @@ def test_ctrl_c_ends_a_serial_search_and_blames_no_candidate():
 
 
 def test_signals_within_the_grace_are_one_wish():
-    times = iter([0.0, 0.0, 0.0, 1.0, GRACE_SECONDS - 0.1, GRACE_SECONDS, GRACE_SECONDS])
+    times = iter([0.0, 0.0, 1.0, GRACE_SECONDS - 0.1, GRACE_SECONDS])
     interrupts = Interrupts(lambda: next(times))
     interrupts.check()
     with pytest.raises(Interrupted):
@@ -54,8 +55,20 @@ def test_signals_within_the_grace_are_one_wish():
         interrupts(signal.SIGINT, None)
 
 
+def test_what_is_held_is_raised_at_the_end_and_who_insists_before():
+    times = iter([0.0, 1.0, 0.0, GRACE_SECONDS])
+    for insisting in (False, True):
+        interrupts, passed = Interrupts(lambda: next(times)), False
+        with pytest.raises(Interrupted), interrupts.held():
+            interrupts(signal.SIGTERM, None)
+            interrupts(signal.SIGTERM, None)
+            passed = True
+        assert passed is not insisting
+
+
 def test_what_a_process_was_started_to_ignore_it_ignores(monkeypatch):
     handlers = {signal.SIGINT: signal.SIG_IGN, signal.SIGTERM: signal.SIG_DFL}
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
     monkeypatch.setattr(signal, "getsignal", handlers.get)
     monkeypatch.setattr(signal, "signal", handlers.__setitem__)
     interrupts = Interrupts()
