@@ -11,13 +11,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.func import grad
+from torch.utils import _pytree as pytree
 
 from evometa.learner.losses import inner_loss
 from evometa.learner.protocol import Loss, Meta, MetaLoss, Stage, Tensors, Traits
 from evometa.learner.statistics import pooled
 from evometa.network import Network, Norm
 from evometa.rule import Rule
-from evometa.task.episodes import examples_of, joined, some_of
+from evometa.task.episodes import examples_of, joined, slice_of
 from evometa.task.protocol import Predict, Side
 
 MOMENTUM = 0.1  # of per-step batch-norm statistics, as PyTorch's own running averages
@@ -194,7 +195,7 @@ class GradientLearner:
         measure = inner_loss(self.rule.loss, self.loss)
         yield fixed, buffers
         for step, which in enumerate(self.rule.slices(examples_of(support), length)):
-            side = support if which is None else some_of(support, which)
+            side, real = (support, None) if which is None else slice_of(support, which)
 
             def support_loss(
                 adapting: Tensors, step: int = step, buffers: Tensors = buffers, side: Side = side
@@ -210,8 +211,12 @@ class GradientLearner:
                     grads, (loss, seen) = grad(support_loss, has_aux=True)(params)
             else:
                 grads, (loss, seen) = _plain_grad(support_loss, params, graph=self._order == 2)
+            before = params, state.memory, buffers
             buffers = self._remember(buffers, seen, step)
             params, state = self.rule.apply(grads, loss, state, params, step)
+            if real is not None:  # a slice of padding alone teaches nothing
+                params, memory, buffers = _where(real, (params, state.memory, buffers), before)
+                state = state._replace(memory=memory)
             yield {**fixed, **params}, buffers
 
     @property
@@ -303,6 +308,10 @@ def _plain_grad(
     }
     seen = {name: value.detach() for name, value in seen.items()}
     return found, (loss if graph else loss.detach(), seen)
+
+
+def _where(condition: Tensor, one: Any, other: Any) -> Any:
+    return pytree.tree_map(lambda a, b: torch.where(condition, a, b), one, other)
 
 
 def _repeat(value: Tensor, steps: int) -> Tensor:

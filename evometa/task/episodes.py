@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from evometa.network import Padded
 from evometa.task.protocol import Batch, ClassBatch
 
 _EXAMPLES = (Batch, ClassBatch)
@@ -52,6 +53,19 @@ def some_of(side: Any, index: Any) -> Any:
             inputs=part_of(side.inputs, index), targets=part_of(side.targets, index)
         )
     return part_of(side, index)
+
+
+def slice_of(side: Any, index: slice) -> tuple[Any, Tensor | None]:
+    """Return a slice of the examples, and whether any is real; None where no slice is padding.
+
+    In the place of one that is all padding there is the beginning, so that its loss is finite.
+    """
+    found = some_of(side, index)
+    if not (isinstance(side, _EXAMPLES) and isinstance(side.inputs, Padded)):
+        return found, None
+    real = found.inputs.mask.any()
+    begin = some_of(side, slice(examples_of(found)))
+    return pytree.tree_map(lambda own, other: torch.where(real, own, other), found, begin), real
 
 
 def joined(one: Any, other: Any) -> Any:

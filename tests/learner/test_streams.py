@@ -3,13 +3,16 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 from torch.func import functional_call
 
 from evometa.evaluate import LOOP, VMAP, begin
-from evometa.learner import preset
+from evometa.learner import Setting, make_learner, preset
+from evometa.network import Network, Padded
 from evometa.rule import make_rule
+from evometa.task import Glyphs
 from evometa.task.episodes import joined, part_of, some_of
-from evometa.task.protocol import ClassBatch
+from evometa.task.protocol import IGNORED, ClassBatch
 from tests.learner.laws import assert_same, grads_of, make, network, waves
 
 RATE = 0.1
@@ -99,3 +102,26 @@ def test_the_classes_of_a_side_are_no_examples():
     few = some_of(side, slice(0, 2))
     assert few.inputs.tolist() == [0, 1] and few.classes.tolist() == [7, 8, 9]
     assert joined(side, few).targets.shape == (8,)
+
+
+@pytest.mark.parametrize("name", ["maml", "momentum"])
+@pytest.mark.parametrize("mapped", [True, False])
+def test_slices_of_padding_alone_teach_nothing(name, mapped):
+    task = Glyphs(ways=3, shots=3, queries=2, drawings=6, sampling="unequal").load(None)
+    episodes = task.episodes("meta-train", 1, torch.Generator().manual_seed(1))
+    support, query = part_of(episodes, 0)
+    real = support.inputs.mask
+    module = nn.Sequential(nn.Flatten(), nn.LazyLinear(4), nn.BatchNorm1d(4), nn.Linear(4, 3))
+    module(support.inputs.values)
+    net = Network(module)
+    genome = preset(name, support={"stream": 2}, steps=2)
+    learner = make_learner(genome, Setting(net if mapped else net.unmapped, task, "inductive"))
+    longer = support._replace(
+        inputs=Padded(*(torch.cat([leaf, leaf[:1].expand_as(leaf)]) for leaf in support.inputs)),
+        targets=torch.cat([support.targets, torch.full_like(support.targets, IGNORED)]),
+    )
+    longer.inputs.mask[len(real) :] = False
+    meta = begin(learner, 0)
+    one, other = (learner.meta_loss(meta, side, query) for side in (support, longer))
+    assert one.loss.isfinite()
+    torch.testing.assert_close(one.loss, other.loss)
