@@ -81,7 +81,7 @@ class Episodic:
         low, high = bounds_of(self.ways)
         if self.sampling != "meta-dataset":
             return replace(self, ways=_one(rng, low, high), shots=_one(rng, *bounds_of(self.shots)))
-        ways = int(rng.integers(low, min(high, classes) + 1))
+        ways = int(rng.integers(low, max(low, min(high, classes)) + 1))
         share = 1.0 - rng.random()
         each = min(META_DATASET_SHOTS, int(sizes.max() - min(self.queries, sizes.min() // 2)))
         size = min(META_DATASET_SUPPORT, ways * int(np.ceil(share * each)))
@@ -208,8 +208,8 @@ class ImageClasses:
         if shape.sampling == "unequal":
             sizes = (ways * bounds_of(shape.shots)[1], sizes[1])
         sides = [
-            self._side(chosen, turn, mask, counts, size, named)
-            for (mask, counts), size in zip((before, after), sizes, strict=True)
+            self._side(chosen, turn, mask, size, named, padded=shape.sampling != "equal")
+            for (mask, _), size in zip((before, after), sizes, strict=True)
         ]
         return EpisodeBatch(*sides)
 
@@ -218,11 +218,16 @@ class ImageClasses:
         chosen: Numbers,
         turn: Numbers,
         mask: npt.NDArray[np.bool_],
-        counts: Numbers,
         size: int,
         named: torch.Tensor,
+        *,
+        padded: bool,
     ) -> ClassBatch:
-        """Return one side: the examples that a mask of shape `(n, ways, most)` says."""
+        """Return one side: the examples that a mask of shape `(n, ways, most)` says.
+
+        Whether it is `Padded` follows from the sampling, not from what was drawn: the sides of an
+        episode and the draws of a pack must have one structure.
+        """
         n, _, most = mask.shape
         flat = mask.reshape(n, -1)
         flat = np.pad(flat, ((0, 0), (0, max(0, size - flat.shape[1]))))
@@ -238,9 +243,8 @@ class ImageClasses:
         # in PyTorch's own order: numpy's strides of a single channel would pass for channels last
         plain = torch.contiguous_format
         inputs = torch.from_numpy(pixels).to(torch.float32, memory_format=plain).div_(255.0)
-        if (counts == size).all():
-            return ClassBatch(inputs, torch.from_numpy(labels), named)
-        return ClassBatch(Padded(inputs, torch.from_numpy(real)), torch.from_numpy(labels), named)
+        given = Padded(inputs, torch.from_numpy(real)) if padded else inputs
+        return ClassBatch(given, torch.from_numpy(labels), named)
 
     def digest(self) -> str:
         """Return a short hash of images and split."""
