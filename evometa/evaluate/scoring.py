@@ -122,6 +122,8 @@ def score(
     count = learners[0].traits.steps
     beyond = max(steps or 0, count) if count else None
     parts = [_all_scores(learners[0], pack, task, each, plan, device, beyond) for each in episodes]
+    longest = max(map(len, parts))  # streams: who has seen all slices stays as they are
+    parts = [part + part[-1:] * (longest - len(part)) for part in parts]
     rows = [_joined(line, 1) for line in zip(*parts, strict=True)]
     trained = count or len(rows) - 1
     outcomes = []
