@@ -200,7 +200,9 @@ class _EpisodeBatchNorm(_BatchNorm):
 
     def forward(self, inputs: Tensor) -> Tensor:
         stored = self.frozen or self.norm == "stored"
-        if not stored and self.norm == "batch" and not self.mapped and self.mask is None:
+        several = inputs.numel() > inputs.shape[1]  # PyTorch's own refuses one value a channel
+        plain = self.norm == "batch" and not self.mapped and self.mask is None
+        if not stored and plain and several:
             return F.batch_norm(
                 inputs, None, None, self.weight, self.bias, training=True, eps=self.eps
             )

@@ -517,3 +517,28 @@ def test_losses_of_policies_are_not_refused_but_missing_derivatives_are():
 
 def test_replace_keeps_what_a_task_is():
     assert replace(glyphs(), ways=2).available("meta-train") == 8
+
+
+@pytest.mark.parametrize("rule", ["reptile", "protonet"])
+def test_episodes_of_meta_dataset_suit_all_ways_of_learning(rule):
+    task = glyphs(drawings=40, sampling="meta-dataset")
+    result = evaluated(task, flat_net(50), preset(rule), "vmap", {"iterations": 2, "validation": 4})
+    assert result.status is Status.OK, result.error
+
+
+def test_streams_of_different_length_are_scored_together():
+    rule = preset("maml", support={"stream": 2}, steps=1)
+    task = glyphs(ways=(2, 4), shots=(1, 4))
+    training = {"iterations": 2, "validation": 12, "later": 3}
+    result = evaluated(task, flat_net(4), rule, "loop", training)
+    assert result.status is Status.OK, result.error
+    assert result.steps[-1] == pytest.approx(result.metrics["accuracy"])
+
+
+def test_a_single_query_passes_batch_norm_of_one_value_a_channel():
+    def build(genome):
+        return nn.Sequential(nn.Flatten(), nn.LazyLinear(4), nn.BatchNorm1d(4), nn.Linear(4, 3))
+
+    training = {"iterations": 1, "validation": 4, "norm": "transductive"}
+    result = evaluated(glyphs(ways=3), build, preset("maml"), "loop", training)
+    assert result.status is Status.OK, result.error
