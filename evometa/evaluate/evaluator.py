@@ -245,8 +245,8 @@ class Evaluator:
     def _extra(self, member: Member, meta: Meta, device: torch.device) -> dict[str, float]:
         """Return what is measured of a trained candidate besides its scores."""
         study, admission = self.study, member.admission
-        found = dict(admission.measures)
-        episodes = self.episodes(member.rung)[0]
+        task, found = study.levels[member.rung].task, dict(admission.measures)
+        episodes = self.episodes(member.rung, next(iter(self.splits), VALIDATION))[0]
         if any(measure.trained for measure in study.measures.values()):
             support = part_of(episodes.support, 0)
             own = {part: over(lambda leaf: leaf.cpu(), kept) for part, kept in meta.items()}
@@ -257,14 +257,14 @@ class Evaluator:
                 new = {**own["params"], **own["buffers"]}
                 new = {k: v for k, v in new.items() if k in fitting and v.shape == fitting[k].shape}
                 module.load_state_dict(new, strict=False)
-                inputs = over(torch.clone, asked_first(study.task, support))
+                inputs = over(torch.clone, asked_first(task, support))
                 genome = copied(member.blank.candidate.genome)
                 return Measured(genome, module, inputs, adapting(admission.learner, own, support))
 
             with user_code(0):
                 found |= measured(study.measures, candidate, trained=True)
         if study.training.norm == "transductive" and admission.network.has_batch_norm:
-            scores = score_one_by_one(admission.learner, meta, study.task, episodes, device)
+            scores = score_one_by_one(admission.learner, meta, task, episodes, device)
             first = study.scored
             found[f"one_by_one_{first}"] = study.task_metrics[first].value(scores[first])
         return found
