@@ -50,7 +50,7 @@ class Leaf:
         what = f"inputs{self.name}"
         tensor = given if isinstance(given, Tensor) else _tensor(given, what)
         if self.dtype.is_floating_point:
-            if not tensor.is_floating_point() and self._is_unit and float(tensor.max()) > 1:
+            if not tensor.is_floating_point() and self._is_unit and bool((tensor > 1).any()):
                 raise EvometaError(
                     f"{what} must be {self._kind} as in meta-training, from {self.low:g} to "
                     f"{self.high:g}, but got {tensor.dtype} up to {int(tensor.max())}; divide by "
@@ -66,9 +66,14 @@ class Leaf:
             raise EvometaError(
                 f"{what} must be {self._kind} as in meta-training, but got {tensor.dtype}"
             )
-        tensor = tensor.to(self.dtype)
-        self._check_range(tensor, what)
-        return tensor
+        found = tensor.to(self.dtype)
+        if not found.is_floating_point() and not torch.equal(found.to(tensor.dtype), tensor):
+            raise EvometaError(
+                f"{what} must be {self._kind} as in meta-training, but got {tensor.dtype} from "
+                f"{tensor.min()} to {tensor.max()}, which it cannot hold"
+            )
+        self._check_range(found, what)
+        return found
 
     @property
     def _is_unit(self) -> bool:

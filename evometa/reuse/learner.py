@@ -29,6 +29,7 @@ from evometa.reuse.confirm import FOLDER
 from evometa.reuse.example import Example
 from evometa.reuse.stored import StoredRun, read_run
 from evometa.store import Place, place, read_confirmed
+from evometa.task.classes import class_count
 from evometa.task.episodes import examples_of, leading, over, part_of, to_device
 from evometa.task.protocol import Batch, ClassBatch, EpisodeBatch, sized
 
@@ -332,7 +333,7 @@ def trained(
         admission.learner,
         meta_of(checkpoint, admission.meta),
         Example.of(task, episodes.support),
-        *_outputs(episodes, admission.learner),
+        *_outputs(episodes, admission.learner, class_count(study.task)),
         said,
         together=queries if company else 0,
         mapped=admission.plan.tasks != 1,
@@ -371,7 +372,9 @@ def _confirmed(
     return None, ""
 
 
-def _outputs(episodes: EpisodeBatch, learner: Learner) -> tuple[int | None, int | None]:
+def _outputs(
+    episodes: EpisodeBatch, learner: Learner, most: int | None
+) -> tuple[int | None, int | None]:
     """Return how many values a prediction has, and how many classes there may be.
 
     Raises:
@@ -384,4 +387,6 @@ def _outputs(episodes: EpisodeBatch, learner: Learner) -> tuple[int | None, int 
         )
     if targets.is_floating_point():
         return targets.shape[-1], None
-    return None, None if learner.traits.any_ways else int(targets.max()) + 1
+    if learner.traits.any_ways:
+        return None, None
+    return None, int(targets.max()) + 1 if most is None else most

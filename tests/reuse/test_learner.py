@@ -1,15 +1,23 @@
 """A loaded learner predicts what the evaluation scored."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 import evometa
 from evometa.errors import EvometaError
 from evometa.launch import Workers
+from evometa.learner import Setting, make_learner, preset
+from evometa.network import Network
 from evometa.reuse.confirm import Confirmation, confirm
-from evometa.reuse.learner import load_learner
+from evometa.reuse.example import Leaf
+from evometa.reuse.learner import _outputs, load_learner
 from evometa.reuse.stored import read_run
+from evometa.task import Glyphs
+from evometa.task.classes import class_count
 from tests.reuse.conftest import WAVES, Nobody, make_run
 
 IDS = [f"c00000{number}" for number in range(7)]
@@ -147,3 +155,18 @@ def test_wrong_shapes_are_named(waves, x, y, said):
     learner = load_learner(waves, "c000001", device="cpu")
     with pytest.raises(EvometaError, match=said):
         learner.adapt(x, y)
+
+
+def test_numbers_that_a_type_cannot_hold_are_named():
+    leaf = Leaf("", (1,), torch.uint8, 0.0, 255.0)
+    assert leaf.read(torch.tensor([[7]])).dtype == torch.uint8
+    with pytest.raises(EvometaError, match="uint8 as in meta-training, but got torch.int64 from"):
+        leaf.read(torch.tensor([[300], [-1]]))
+
+
+def test_as_many_classes_as_the_task_may_have_are_told_apart():
+    task = Glyphs(ways=(2, 4), queries=1, classes_per_split=(8, 5, 5), drawings=8).load(None)
+    network = Network(nn.Sequential(nn.Flatten(), nn.Linear(784, 4)))
+    learner = make_learner(preset("maml"), Setting(network, task, "inductive"))
+    few = replace(task, ways=2).episodes("meta-train", 1, torch.Generator().manual_seed(0))
+    assert _outputs(few, learner, class_count(task)) == (None, 4)
