@@ -325,7 +325,7 @@ def test_killed_with_rungs_then_resumed_equals_uninterrupted(study, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 def test_ray_gives_the_same_table_killed_or_not(study, tmp_path):
     evometa("search", study, *VMAP, "--run", "serial", folder=tmp_path)
     evometa("search", study, *VMAP[2:], "--workers", 2, "--run", "ray", folder=tmp_path)
