@@ -88,10 +88,18 @@ class Metric:
         return float(self.summary(np.asarray(scores)))
 
     def each(self, scores: Sequence[Any]) -> list[float]:
-        """Return one number for each episode."""
-        if callable(self.summary):
-            return [self.value([score]) for score in scores]
-        return list(scores)
+        """Return one number for each episode; that of all where an episode alone has none."""
+        if not callable(self.summary):
+            return list(scores)
+        whole, found = self.value(scores), [self._tried([score]) for score in scores]
+        return [each if math.isfinite(each) else whole for each in found]
+
+    def _tried(self, scores: Any) -> float:
+        """Return the number of some episodes; NaN where the function does not take so few."""
+        try:
+            return self.value(scores)
+        except Exception:  # of the user's own: one class alone has no curve, say
+            return math.nan
 
     def half_interval(self, scores: Sequence[Any]) -> float:
         """Return the half-width of the 95 % interval; 0 for fewer than two episodes."""
@@ -99,7 +107,9 @@ class Metric:
             return mean_interval(scores)[1]
         values, rng = np.asarray(scores), np.random.default_rng(0)
         draws = rng.integers(len(values), size=(RESAMPLES, len(values)))
-        low, high = np.quantile([self.value(values[draw]) for draw in draws], (0.025, 0.975))
+        found = np.array([self._tried(values[draw]) for draw in draws])
+        found = found[np.isfinite(found)]
+        low, high = np.quantile(found, (0.025, 0.975)) if len(found) else (0.0, 0.0)
         return float(high - low) / 2
 
 

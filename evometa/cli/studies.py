@@ -128,7 +128,7 @@ def resume(
         launch.resume(
             run,
             launch.Workers(executor, address, workers, gpus, time_limit, logs),
-            _watch(kept["objectives"]),
+            _watch(kept["objectives"], kept["metrics"][0]),
             candidates=candidates,
             budget=None if budget == Budget() else budget,
             data=None if data is None else launch.Data(_text(data)),
@@ -184,7 +184,9 @@ def _start(
             highlight=False,
         )
     study = file.study
-    launch.start(file, run, settings, where, _watch(study.objectives), earlier, observers)
+    launch.start(
+        file, run, settings, where, _watch(study.objectives, study.scored), earlier, observers
+    )
 
 
 @contextlib.contextmanager
@@ -213,10 +215,10 @@ def _logs(run: Place) -> str:
     return str((run / "logs").resolve())
 
 
-def _watch(objectives: Mapping[str, str]) -> Callable[[int, Executor], Watch]:
+def _watch(objectives: Mapping[str, str], scored: str) -> Callable[[int, Executor], Watch]:
     from evometa.report import Progress
 
-    return lambda total, executor: Progress(out, objectives, total, executor.counts)
+    return lambda total, executor: Progress(out, objectives, total, executor.counts, scored)
 
 
 def _finish(run: Place, took: float) -> None:

@@ -171,7 +171,8 @@ def _searcher(file: StudyFile, settings: Settings, earlier: Earlier) -> Searcher
         [RungRole(look_ahead=not level.iterations) for level in study.levels],
         study.seeds - 1,
         earlier.evaluations(len(study.rungs)),
-        scored=study.scored == next(iter(study.objectives)),
+        scored=study.scored == next(iter(study.objectives))
+        and study.task_metrics[study.scored].is_mean,
     )
     name = settings.searcher or study.searcher
     return make_searcher(name, study.space, study.objectives, settings.seed, wishes)

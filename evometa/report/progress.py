@@ -36,9 +36,10 @@ class Progress:
         objectives: Objectives,
         total: int,
         counts: Callable[[], Counts],
+        scored: str = "",
     ) -> None:
         self._console, self._objectives, self._total = console, objectives, total
-        self._look, self._counts = counts, counts()
+        self._look, self._counts, self._scored = counts, counts(), scored
         self._done = self._fresh = self._again = 0
         self._device_seconds = 0.0
         self._best: Evaluation | None = None
@@ -124,10 +125,10 @@ class Progress:
         if self._best is None:
             return "none keeps the constraints yet" if self._infeasible else ""
         name = next(iter(self._objectives))
-        half = mean_interval(self._best.scores)[1]
-        return (
-            f"best {name} {self._best.metrics[name]:.4g} ± {half:.2g} ({self._best.candidate.id})"
-        )
+        half = self._best.interval or mean_interval(self._best.scores)[1]
+        interval = f" ± {half:.2g}" if name == self._scored else ""  # of the kept scores alone
+        best = self._best.metrics[name]
+        return f"best {name} {best:.4g}{interval} ({self._best.candidate.id})"
 
     def _rate_text(self) -> str:
         if not self._fresh:

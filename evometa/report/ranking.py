@@ -223,7 +223,8 @@ def _ranked(
     scores = _scores(table, row)
     value: Mapping[str, Any] = table.slice(row, 1).drop_columns(["scores", "curve"]).to_pylist()[0]
     improvement, half = None, 0.0
-    if reference is not None and len(reference) == len(scores):  # else of another rung
+    # a gain is a mean of differences; scores of another rung are on other episodes
+    if scored.is_mean and reference is not None and len(reference) == len(scores):
         improvement, half = gain(scores, reference, scored.direction)
     return Ranked(
         rank=place,

@@ -331,3 +331,15 @@ def test_what_build_leaves_behind_does_not_reach_another_candidate():
     assert [each.status for each in pack] == [Status.OK] * 2, pack[0].error
     assert pack[1].scores == alone.scores
     assert torch.is_grad_enabled() and torch.get_default_dtype() == torch.float32
+
+
+def test_a_summary_need_not_take_single_episodes():
+    def curve(pairs):
+        if len(np.unique(pairs[..., 1])) < 2:
+            raise ValueError("only one class")
+        return float(pairs[..., 0].mean())
+
+    scores = [[[0.2, 0.0]], [[0.4, 1.0]], [[0.6, 1.0]]]
+    metric = Metric("max", curve)
+    assert metric.each(scores) == [pytest.approx(0.4)] * 3
+    assert metric.half_interval(scores) > 0
