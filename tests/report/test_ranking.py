@@ -134,7 +134,7 @@ def test_differences_name_the_genes():
 def test_progress_says_best_rate_time_left_and_failures():
     console = Console(file=io.StringIO(), width=120)
     workers = Counts(3, 2, starting=1, lost=3, failures={"node": 1, "crash": 2}, utilisation=0.955)
-    with Progress(console, OBJECTIVES, 10, lambda: workers) as progress:
+    with Progress(console, OBJECTIVES, 10, lambda: workers, "query_loss") as progress:
         for row in EVALUATIONS:
             progress.recorded(replace(row, seconds=600.0))
         progress.tick()
