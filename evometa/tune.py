@@ -98,7 +98,8 @@ class _Trainable(tune.Trainable):  # type: ignore[misc]  # ray has no types
     def step(self) -> dict[str, Any]:
         rung = self.iteration
         study = self._rungs[rung].evaluate.study
-        (evaluation,) = self._rungs[rung]([replace(self._candidate, rung=rung)])
+        (found,) = self._rungs[rung]([self._candidate])  # whose study has one level, this one
+        evaluation = replace(found, candidate=replace(self._candidate, rung=rung))
         if not all(map(math.isfinite, evaluation.metrics.values())):
             evaluation = replace(evaluation, status=Status.DIVERGED, metrics={}, scores=())
         worst = {
