@@ -1,6 +1,7 @@
 """What several test folders share."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -31,3 +32,9 @@ def _own_cache(tmp_path_factory):
         del os.environ["EVOMETA_CACHE"]
     else:
         os.environ["EVOMETA_CACHE"] = before
+
+
+@pytest.fixture(autouse=True)
+def _ctrl_c_is_heard():
+    """Let Ctrl-C interrupt, whatever started the tests or an earlier test (Ray Tune) made of it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -73,8 +73,8 @@ def check_study(study: Any, file: object) -> dict[str, Any]:
             f"{file} has schema version {study['schema']}, this evometa reads versions up to "
             f"{VERSION}; install the evometa that wrote it, or a newer one"
         )
-    directions = {**study.get("objectives", {}), **study.get("directions", {})}
-    for name, direction in directions.items():
+    objectives, directions = study.get("objectives", {}), study.get("directions", {})
+    for name, direction in (*objectives.items(), *directions.items()):
         if direction not in ("min", "max"):
             _refuse(file, f"the metric {name!r} must be 'min' or 'max', not {_short(direction)}")
     for name in ("metrics", "constraints"):
