@@ -172,21 +172,23 @@ def mapped(
     """
     count, tasks = leading(episodes, 2)
     single = count == tasks == 1
+    leaves, form = pytree.tree_flatten(episodes)  # once: vmap takes long over nested ones
 
-    def candidate(flat: Tensor, carried: Any, support: Any, query: Any) -> Any:
-        def task(support: Any, query: Any) -> Any:
-            return function(flat, carried, numbers, support, query, single=single)
+    def candidate(flat: Tensor, carried: Any, leaves: list[Tensor]) -> Any:
+        def task(leaves: list[Tensor]) -> Any:
+            sides = pytree.tree_unflatten(leaves, form)
+            return function(flat, carried, numbers, *sides, single=single)
 
         if tasks > 1:
-            return vmap(task, randomness="different")(support, query)
-        return _with_axis(task(*part_of(EpisodeBatch(support, query), 0)))
+            return vmap(task, randomness="different")(leaves)
+        return _with_axis(task([leaf[0] for leaf in leaves]))
 
     if count > 1:
-        return vmap(candidate, randomness="different")(flat, carried, *episodes)
+        return vmap(candidate, randomness="different")(flat, carried, leaves)
     first = {
         part: {name: value[0] for name, value in values.items()} for part, values in carried.items()
     }
-    return _with_axis(candidate(flat[0], first, *part_of(episodes, 0)))
+    return _with_axis(candidate(flat[0], first, [leaf[0] for leaf in leaves]))
 
 
 def halved(plan: Plan, candidates: int, tasks: int) -> Plan | None:
