@@ -1,4 +1,4 @@
-"""On what is learned? Families of few-shot tasks: waves, image folders, Omniglot, drawn glyphs.
+"""On what is learned? Families of few-shot tasks: arrays, image folders, Omniglot, glyphs, waves.
 
 A task draws episodes (a support set to adapt to, a query set to be scored on) from three disjoint
 splits, and judges a learner on them. Tasks hold numpy arrays once loaded and travel to workers with
@@ -6,8 +6,10 @@ them; everything random comes from the generator that `episodes` is given.
 """
 
 from evometa.metrics import Metric
+from evometa.task.arrays import Arrays
 from evometa.task.classes import ClassTask
 from evometa.task.glyphs import Glyphs
+from evometa.task.groups import GroupTask
 from evometa.task.image_folder import ImageFolder
 from evometa.task.omniglot import Omniglot
 from evometa.task.protocol import (
@@ -26,11 +28,13 @@ from evometa.task.sinusoid import Sinusoid
 __all__ = [
     "IGNORED",
     "SPLITS",
+    "Arrays",
     "Batch",
     "ClassBatch",
     "ClassTask",
     "EpisodeBatch",
     "Glyphs",
+    "GroupTask",
     "ImageFolder",
     "Metric",
     "Omniglot",

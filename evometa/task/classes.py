@@ -16,7 +16,7 @@ from evometa.errors import TaskError
 from evometa.metrics import Direction
 from evometa.network import Padded
 from evometa.task.protocol import IGNORED, ClassBatch, EpisodeBatch, Predict, Side
-from evometa.task.sampler import META_DATASET_WAYS, Episodic, ImageClasses, Range, bounds_of
+from evometa.task.sampler import META_DATASET_WAYS, Classes, Episodic, Range, bounds_of
 
 
 class Source(Protocol):
@@ -24,7 +24,7 @@ class Source(Protocol):
 
     def read(
         self, data: Path | None, *, download: bool, skip_broken: bool, least: int
-    ) -> tuple[ImageClasses, list[str]]:
+    ) -> tuple[Classes, list[str]]:
         """Return the classes and their names.
 
         Args:
@@ -69,16 +69,15 @@ class ClassTask:
     shots: Range = 1
     queries: int = 15
     sampling: str = "equal"
-    classes: ImageClasses | None = field(default=None, repr=False, compare=False)
+    classes: Classes | None = field(default=None, repr=False, compare=False)
     support: int | None = None
     share: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.classes is not None and not isinstance(self.classes, ImageClasses):
+        if self.classes is not None and not isinstance(self.classes, Classes):
             raise TaskError(
                 "`classes` is what `load` has read, no argument, but got a "
-                f"{type(self.classes).__name__}. To learn from arrays, give a `source` whose "
-                "`read` makes ImageClasses(images, starts, splits) of them"
+                f"{type(self.classes).__name__}; to learn from arrays, use Arrays(x, y)"
             )
         _ = self.shape
 
@@ -126,7 +125,7 @@ class ClassTask:
         )
 
     def episodes(self, split: str, n: int, generator: torch.Generator) -> EpisodeBatch:
-        """Draw `n` episodes: inputs `(n, examples, channels, height, width)`, 0 to 1."""
+        """Draw `n` episodes: inputs of shape `(n, examples, *shape)`."""
         return self._loaded.episodes(self.shape, split, n, generator)
 
     def loss(self, predict: Predict, side: Side) -> Tensor:
@@ -151,7 +150,7 @@ class ClassTask:
         return {**found, "data": None if self.classes is None else self.classes.digest()}
 
     @property
-    def _loaded(self) -> ImageClasses:
+    def _loaded(self) -> Classes:
         if self.classes is None:
             raise TaskError("the task has no data yet: call task = task.load(folder) first")
         return self.classes

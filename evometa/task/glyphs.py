@@ -13,7 +13,9 @@ from PIL import Image, ImageDraw
 from evometa.errors import TaskError
 from evometa.task.classes import ClassTask, class_task
 from evometa.task.image_folder import shuffled_splits
-from evometa.task.sampler import ImageClasses, Images, Range
+from evometa.task.sampler import Classes, Range
+
+Images = npt.NDArray[np.uint8]
 
 POINTS = 10  # straight pieces of a curve
 OVERSAMPLING = 3
@@ -33,7 +35,7 @@ class DrawnGlyphs:
 
     def read(
         self, data: Path | None, *, download: bool, skip_broken: bool, least: int
-    ) -> tuple[ImageClasses, list[str]]:
+    ) -> tuple[Classes, list[str]]:
         """Draw the glyphs.
 
         Raises:
@@ -53,7 +55,7 @@ class DrawnGlyphs:
         starts = np.arange(number + 1) * self.drawings
         splits = shuffled_splits(self.classes_per_split, number, self.seed)
         names = [f"glyph {index}" for index in range(number)]
-        return ImageClasses(images[:, None], starts, splits), names
+        return Classes(images[:, None], starts, splits), names
 
     def describe(self) -> dict[str, Any]:
         """Return name and arguments, from which the glyphs follow."""

@@ -15,7 +15,7 @@ from evometa.files import local
 from evometa.task.classes import ClassTask, class_task
 from evometa.task.decoded import read_images
 from evometa.task.protocol import SPLITS
-from evometa.task.sampler import ImageClasses, Range
+from evometa.task.sampler import Classes, Range
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class FolderOfImages:
 
     def read(
         self, data: Path | None, *, download: bool, skip_broken: bool, least: int
-    ) -> tuple[ImageClasses, list[str]]:
+    ) -> tuple[Classes, list[str]]:
         """Decode the images, or take them from the cache.
 
         Raises:
@@ -60,7 +60,7 @@ class FolderOfImages:
         )
         splits = _split(found.names, found.split_of, self.fractions, self.seed)
         reading = found.reading(splits)
-        classes = ImageClasses(found.images, found.starts, splits, self.rotations, reading)
+        classes = Classes(found.images, found.starts, splits, self.rotations, reading)
         return classes, found.names
 
     def describe(self) -> dict[str, Any]:

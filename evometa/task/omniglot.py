@@ -20,7 +20,7 @@ from evometa.task.download import ARCHIVES, download_archives
 from evometa.task.folder import foreign
 from evometa.task.image_folder import shuffled_splits
 from evometa.task.images import decode
-from evometa.task.sampler import ImageClasses, Range
+from evometa.task.sampler import Classes, Range
 
 SIDE = 28
 DRAWINGS = 20
@@ -41,7 +41,7 @@ class OmniglotArchives:
 
     def read(
         self, data: Path | None, *, download: bool, skip_broken: bool, least: int
-    ) -> tuple[ImageClasses, list[str]]:
+    ) -> tuple[Classes, list[str]]:
         """Decode the drawings of a folder, or of the archives that were downloaded.
 
         Args:
@@ -61,7 +61,7 @@ class OmniglotArchives:
         key = fingerprint([file for source in sources for file in _parts(source)])
         arrays = cached(f"omniglot-{key}", lambda: _decode_all(sources))
         characters = BACKGROUND + EVALUATION
-        classes = ImageClasses(
+        classes = Classes(
             arrays["images"],
             np.arange(characters + 1) * DRAWINGS,
             self._splits(),

@@ -7,6 +7,7 @@ import hashlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,17 +23,18 @@ NAMED = 3  # entries that are named where there are many
 
 @dataclass(frozen=True)
 class Reading:
-    """What a folder was read as; plain data.
+    """What data was read as; plain data.
 
     Attributes:
-        place: the folder.
+        place: the folder, or what it was.
         classes: that were read.
-        images: that were read.
+        images: that were read, or other examples.
         formats: of the files, to how many there are.
         modes: of their pixels, to how many there are.
         changes: what was done to images, to how many.
         ignored: why entries were passed over, to their paths within the folder.
         warnings: what looks wrong.
+        what: the examples are.
     """
 
     place: str
@@ -43,15 +45,17 @@ class Reading:
     changes: Mapping[str, int] = field(default_factory=dict)
     ignored: Mapping[str, Sequence[str]] = field(default_factory=dict)
     warnings: Sequence[str] = ()
+    what: str = "images"
 
     def lines(self) -> list[tuple[str, str]]:
         """Return it as headings and texts."""
         counts = [
             (name, ", ".join(f"{count} {what}" for what, count in sorted(found.items())))
             for name, found in (("formats", self.formats), ("modes", self.modes))
+            if found
         ]
         return [
-            ("data", f"{self.place}: {self.classes} classes, {self.images} images"),
+            ("data", f"{self.place}: {self.classes} classes, {self.images} {self.what}"),
             *counts,
             *[("changed", f"{count} {what}") for what, count in sorted(self.changes.items())],
             *[
@@ -90,31 +94,36 @@ def listed(entries: Sequence[str], most: int = NAMED) -> str:
 
 
 def alike(
-    images: npt.NDArray[np.uint8],
+    images: npt.NDArray[Any],
     owners: npt.NDArray[np.int64],
     names: Sequence[str],
     files: Sequence[str],
     split_of: Mapping[int, str],
+    what: str = "images",
 ) -> list[str]:
-    """Return what speaks against the images of a set: equal ones, and those of a single colour.
+    """Return what speaks against the examples of a set: equal ones, and those of a single colour.
 
     Args:
-        images: shape `(images, channels, height, width)`.
+        images: shape `(images, channels, height, width)`; or other examples, `(examples, *shape)`.
         owners: the class of each image.
         names: of the classes.
         files: the images' own names.
         split_of: class to split.
+        what: they are.
 
     Raises:
         TaskError: if nothing can be learned from them: all are equal, or all classes are.
     """
-    colours = images.reshape(*images.shape[:2], -1)
-    flat = np.flatnonzero((colours.max(2) == colours.min(2)).all(1))
+    flat = np.array([], int)
+    if images.ndim == 4:
+        colours = images.reshape(*images.shape[:2], -1)
+        flat = np.flatnonzero((colours.max(2) == colours.min(2)).all(1))
     digests = [hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in images]
     if len(set(digests)) == 1 and len(digests) > 1:
-        what = "one and the same flat colour" if len(flat) else "the same picture"
+        same = "one and the same flat colour" if len(flat) else f"the same {what[:-1]}"
+        decoded = " once they are decoded" if what == "images" else ""
         raise TaskError(
-            f"all {len(images)} images are {what} once they are decoded, the first {files[0]}: "
+            f"all {len(images)} {what} are {same}{decoded}, the first {files[0]}: "
             "there is nothing to learn; look at how they were saved"
         )
     where: dict[bytes, list[int]] = {}
@@ -127,16 +136,16 @@ def alike(
         sets.setdefault(frozenset(own), []).append(owner)
     if len(sets) == 1 and len(held) > 1:
         raise TaskError(
-            f"all {len(held)} classes hold the same images, {names[0]} as {names[1]}: there is "
+            f"all {len(held)} classes hold the same {what}, {names[0]} as {names[1]}: there is "
             "nothing to tell apart"
         )
     found = []
     if len(flat):
         every = "all" if len(flat) == len(images) else f"{len(flat)} of"
         some = listed([files[place] for place in flat[:NAMED]])
-        found.append(f"{every} {len(images)} images are of a single colour each, as {some}")
+        found.append(f"{every} {len(images)} {what} are of a single colour each, as {some}")
     copies = [[names[owner] for owner in same] for same in sets.values() if len(same) > 1]
-    found += [f"these classes hold the same images: {listed(each)}" for each in copies[:NAMED]]
+    found += [f"these classes hold the same {what}: {listed(each)}" for each in copies[:NAMED]]
     pairs: list[tuple[bool, str]] = []  # whether in one split, and what is the same
     for places in where.values():
         if len(places) > 1:
@@ -145,7 +154,7 @@ def alike(
     if pairs:
         across = sum(not within for within, _ in pairs)
         found.append(
-            f"{len(pairs)} images come more than once, {across} of them in more than one split: "
+            f"{len(pairs)} {what} come more than once, {across} of them in more than one split: "
             f"{listed([text for _, text in sorted(pairs)])}"
         )
     return found

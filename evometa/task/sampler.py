@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +16,6 @@ from evometa.network import Padded
 from evometa.task.protocol import IGNORED, ClassBatch, EpisodeBatch, split_seed
 from evometa.task.reading import Reading
 
-Images = npt.NDArray[np.uint8]
 Numbers = npt.NDArray[np.int64]
 Range = int | tuple[int, int]
 
@@ -128,20 +128,21 @@ def _one(rng: np.random.Generator, low: int, high: int) -> int:
 
 
 @dataclass(frozen=True)
-class ImageClasses:
-    """Images sorted by class, and which classes belong to which split.
+class Classes:
+    """Examples sorted by class, and which classes belong to which split.
 
     Never written to: on a worker the arrays are shared by all processes of a node.
 
     Attributes:
-        images: shape `(images, channels, height, width)`, 0 to 255.
-        starts: shape `(classes + 1,)`; class `c` owns images `starts[c]` to `starts[c + 1]`.
+        examples: shape `(examples, *shape)`; pixels of 0 to 255, uint8, become floats of 0 to 1,
+            all else stays of its type.
+        starts: shape `(classes + 1,)`; class `c` owns examples `starts[c]` to `starts[c + 1]`.
         splits: split name to class numbers.
-        rotations: count each of the four right-angle rotations as a class of its own.
-        reading: what they were read from, where they come from a folder.
+        rotations: count each of the four right-angle rotations of images as a class of its own.
+        reading: what they were read from, where that is known.
     """
 
-    images: Images
+    examples: npt.NDArray[Any]
     starts: Numbers
     splits: Mapping[str, Numbers]
     rotations: bool = False
@@ -159,9 +160,9 @@ class ImageClasses:
             more = f" and {len(small) - 5} more" if len(small) > 5 else ""
             wanted = "shots + queries" if fixed else "one example and one query"
             raise TaskError(
-                f"each class needs at least {wanted} = {least} images,"
+                f"each class needs at least {wanted} = {least} examples,"
                 f" but these have fewer: {', '.join(small[:5])}{more}; "
-                "add images, or lower shots or queries"
+                "add examples, or lower shots or queries"
             )
         ways = bounds_of(shape.ways)[shape.sampling != "meta-dataset"]
         for split in self.splits:
@@ -184,11 +185,11 @@ class ImageClasses:
     def episodes(
         self, shape: Episodic, split: str, n: int, generator: torch.Generator
     ) -> EpisodeBatch:
-        """Draw episodes: distinct classes in random label order, distinct images in a class.
+        """Draw episodes: distinct classes in random label order, distinct examples in a class.
 
         Returns:
-            Support of shape `(n, examples, channels, height, width)` and queries likewise, 0 to
-            1, sorted by label. Where classes are unequal, sides are padded to equal sizes.
+            Support of shape `(n, examples, *shape)` and queries likewise, sorted by label. Where
+            classes are unequal, sides are padded to equal sizes.
         """
         rng = np.random.default_rng(split_seed(split, generator))
         own = self.splits[split]
@@ -235,20 +236,23 @@ class ImageClasses:
         real = np.take_along_axis(flat, order, 1)
         labels = np.where(real, order // most, IGNORED)
         order = np.where(real, order, order[:, :1])  # padding repeats the first example
-        pixels = self.images[np.take_along_axis(chosen.reshape(n, -1), order, 1)]
+        examples = self.examples[np.take_along_axis(chosen.reshape(n, -1), order, 1)]
         turns = np.take_along_axis(turn, order // most, 1)
         for quarter in range(1, 4 if self.rotations else 1):
             which = turns == quarter
-            pixels[which] = np.rot90(pixels[which], quarter, axes=(-2, -1))
+            examples[which] = np.rot90(examples[which], quarter, axes=(-2, -1))
         # in PyTorch's own order: numpy's strides of a single channel would pass for channels last
-        plain = torch.contiguous_format
-        inputs = torch.from_numpy(pixels).to(torch.float32, memory_format=plain).div_(255.0)
+        pixels = examples.dtype == np.uint8
+        inputs = torch.from_numpy(examples).to(
+            torch.float32 if pixels else None, memory_format=torch.contiguous_format, copy=True
+        )
+        inputs = inputs.div_(255.0) if pixels else inputs
         given = Padded(inputs, torch.from_numpy(real)) if padded else inputs
         return ClassBatch(given, torch.from_numpy(labels), named)
 
     def digest(self) -> str:
-        """Return a short hash of images and split."""
-        digest = hashlib.sha256(np.ascontiguousarray(self.images).data)
+        """Return a short hash of examples and split."""
+        digest = hashlib.sha256(np.ascontiguousarray(self.examples).data)
         digest.update(np.ascontiguousarray(self.starts).data)
         for split, classes in self.splits.items():
             digest.update(split.encode() + np.ascontiguousarray(classes).data)
@@ -258,7 +262,7 @@ class ImageClasses:
 def _distinct(rng: np.random.Generator, counts: Numbers, k: int) -> Numbers:
     """Draw `k` distinct numbers below each count: the order of the smallest random keys."""
     keys = rng.random((*counts.shape, int(counts.max())))
-    keys[np.arange(keys.shape[-1]) >= counts[..., None]] = 2.0  # beyond the class's images
+    keys[np.arange(keys.shape[-1]) >= counts[..., None]] = 2.0  # beyond the class's examples
     smallest = np.argpartition(keys, k - 1, axis=-1)[..., :k] if k < keys.shape[-1] else None
     if smallest is None:
         return np.argsort(keys, axis=-1)[..., :k]

@@ -111,10 +111,10 @@ def test_classes_are_balanced_distinct_and_disjoint_between_splits(folder):
 
 def test_shared_arrays_are_never_written(folder):
     task = ImageFolder(ways=2, shots=1, queries=2, size=8, rotations=True).load(folder)
-    task.classes.images.flags.writeable = False
-    before = task.classes.images.copy()
+    task.classes.examples.flags.writeable = False
+    before = task.classes.examples.copy()
     task.episodes("meta-train", 20, generator()).support.inputs.add_(1.0)
-    assert np.array_equal(task.classes.images, before)
+    assert np.array_equal(task.classes.examples, before)
 
 
 def test_rotations_are_classes_of_their_own():
@@ -124,7 +124,7 @@ def test_rotations_are_classes_of_their_own():
     from dataclasses import replace
 
     turned = replace(glyphs.classes, rotations=True)
-    images = turned.images[:, 0].astype(np.float32) / 255
+    images = turned.examples[:, 0].astype(np.float32) / 255
     found = turned.episodes(glyphs.shape, "meta-train", 40, generator()).support.inputs[:, :, 0]
     turns = set()
     for image in found.flatten(0, 1).numpy():
@@ -169,7 +169,7 @@ def test_a_broken_image_is_named_or_left_out(tmp_path, folder, caplog):
     task = ImageFolder(ways=2, shots=1, queries=2, size=8)
     with pytest.raises(TaskError, match=r"class03/1\.png is not a readable image.*--skip-broken"):
         task.load(tmp_path / "copy")
-    assert len(task.load(tmp_path / "copy", skip_broken=True).classes.images) == 95
+    assert len(task.load(tmp_path / "copy", skip_broken=True).classes.examples) == 95
     assert "1 broken images are left out" in caplog.text
 
 
@@ -211,7 +211,7 @@ def test_omniglot_has_both_published_splits(omniglot_folder):
     support, query = random.episodes("meta-train", 4, generator())
     assert support.inputs.shape == (4, 5, 1, 28, 28)
     assert query.inputs.shape == (4, 75, 1, 28, 28)
-    ink = random.classes.images.mean() / 255
+    ink = random.classes.examples.mean() / 255
     assert 0.03 < ink < 0.2, "ink is 1, paper is 0"
 
 
