@@ -5,6 +5,7 @@ under `vmap`, and a pack of candidates. A `Family` is one way of learning: its l
 its presets, in one file. A new one is that file and its name in `families`.
 """
 
+from evometa.learner.embedded import Embedded, Head, Own, Shown, make_embedded
 from evometa.learner.families import (
     FAMILIES,
     PRESETS,
@@ -39,17 +40,21 @@ __all__ = [
     "FAMILIES",
     "PRESETS",
     "Adapted",
+    "Embedded",
     "Families",
     "Family",
     "GradientLearner",
+    "Head",
     "Learner",
     "Loss",
     "Meta",
     "MetaLoss",
     "Mixing",
     "Outline",
+    "Own",
     "Prototypes",
     "Setting",
+    "Shown",
     "Stage",
     "Tensors",
     "Traits",
@@ -57,6 +62,7 @@ __all__ = [
     "family_of",
     "formula_of",
     "learner_space",
+    "make_embedded",
     "make_learner",
     "predictor",
     "preset",

@@ -40,10 +40,10 @@ class Embedding:
         """Return the features of new examples, `(examples, features)`, and the buffers after."""
         return self._embed(params, buffers, inputs, self._new)
 
-    def told(self, loss: Tensor, buffers: Tensors) -> MetaLoss:
-        """Return what an episode tells the outer loop, from its loss and the last buffers."""
+    def told(self, objective: Tensor, loss: Tensor, buffers: Tensors) -> MetaLoss:
+        """Return what an episode tells the outer loop, from its losses and the last buffers."""
         names = self.network.statistics if self.norm == "per-step" and self.training else ()
-        return MetaLoss(loss, loss, {name: buffers[name] for name in names})
+        return MetaLoss(objective, loss, {name: buffers[name] for name in names})
 
     @property
     def _new(self) -> Norm:

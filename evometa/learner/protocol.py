@@ -13,6 +13,7 @@ from torch import Tensor
 from evometa.network import Network
 from evometa.rule import DEFAULT_OUTER, Outer
 from evometa.task.protocol import Predict, Side
+from evometa.task.sampler import Range
 
 Tensors: TypeAlias = dict[str, Tensor]
 Meta: TypeAlias = Mapping[str, Tensors]
@@ -65,7 +66,8 @@ class Traits:
         outer: how the outer loop trains it.
         order: highest derivative of the network that meta-training takes.
         any_ways: whether it can learn tasks of other numbers of classes than it was trained on.
-        ways: classes in an episode of its meta-training; None for as many as the task has.
+        ways: classes in an episode of its meta-training, or a pair of least and most; None for as
+            many as the task has.
         memory: whether `predict` remembers: it then returns its outputs and the `Adapted` to go
             on with, so that a policy can be carried through a world.
         mappable: whether `vmap` can map its functions.
@@ -77,7 +79,7 @@ class Traits:
     outer: Outer = DEFAULT_OUTER
     order: int = 1
     any_ways: bool = False
-    ways: int | None = None
+    ways: Range | None = None
     memory: bool = False
     mappable: bool = True
     stage: Callable[[float], Stage] | None = None
