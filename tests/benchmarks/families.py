@@ -2,13 +2,13 @@
 
     python -m tests.benchmarks.families --data DIR --seconds 600 --families protonet matching maml
 
-One table: accuracy on meta-test, 5-way and 20-way 1-shot, where queries are scored by the batch-norm
-statistics of the support set alone (`inductive`); 1,100/100/423 characters, rotations as classes;
-conv4-64 with max-pooling, its maps the features of those who need no head of a fixed size. Families
-and presets are those that are registered, so a new one is a row. A way of learning that sets its own
-number of ways is trained once and tested at both, all others are trained at 5 and at 20 ways, each
-with all the seconds. Parameters and multiply-accumulates are of the 20-way learner: all that is
-trained, and what it takes to adapt to an episode and to predict one query. One thread.
+One table: accuracy on meta-test, 5-way and 20-way 1-shot, where queries are scored by the
+batch-norm statistics of the support set alone (`inductive`); 1,100/100/423 characters, rotations as
+classes; conv4-64 with max-pooling, its maps the features of those who need no head of a fixed size.
+Families and presets are those that are registered, so a new one is a row. A way of learning that
+sets its own number of ways is trained once and tested at both; all others are trained at 5 and at
+20 ways, each with all the seconds. Parameters and multiply-accumulates are of the 20-way learner:
+all that is trained, and what it takes to adapt to an episode and to predict one query. One thread.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class Bench:
         return row
 
     def learner(self, name: str, ways: int, seed: int) -> Learner:
-        """Make a preset's learner: on maps if it needs no more, else with a head of so many ways."""
+        """Make a preset's learner: on maps if it needs no more, else with a linear head."""
         task = replace(self.task, ways=ways)
         for outputs in (None, ways):
             with forked_random(seed):
@@ -179,8 +179,8 @@ def main() -> None:
         f"{arguments.seeds} seeds, mean ± standard deviation"
     )
     print(
-        "| preset | 5-way % | 20-way % | parameters | MACs | meta-iterations | seconds to meta-train "
-        "| ms to adapt, 20-way |"
+        "| preset | 5-way % | 20-way % | parameters | MACs | meta-iterations "
+        "| seconds to meta-train | ms to adapt, 20-way |"
     )
     print("|---|---|---|---|---|---|---|---|", flush=True)
     for name in chosen(arguments.families):
