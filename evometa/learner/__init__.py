@@ -5,7 +5,8 @@ under `vmap`, and a pack of candidates. A `Family` is one way of learning: its l
 its presets, in one file. A new one is that file and its name in `families`.
 """
 
-from evometa.learner.embedded import Embedded, Head, Own, Shown, make_embedded
+from evometa.learner.bayesian import bayesian_space
+from evometa.learner.embedded import Asked, Embedded, Head, Own, Shown, make_embedded
 from evometa.learner.families import (
     FAMILIES,
     PRESETS,
@@ -18,7 +19,10 @@ from evometa.learner.families import (
     with_own,
 )
 from evometa.learner.family import Family, Mixing, Outline, Setting
+from evometa.learner.gaussian import gaussian_space
 from evometa.learner.gradient import GradientLearner
+from evometa.learner.logistic import logistic_space
+from evometa.learner.matching import matching_space
 from evometa.learner.protocol import (
     Adapted,
     Learner,
@@ -34,12 +38,15 @@ from evometa.learner.protocol import (
     unmapped,
 )
 from evometa.learner.prototypes import Prototypes, prototype_space
+from evometa.learner.relation import relation_space
 from evometa.learner.ridge import ridge_space
+from evometa.learner.siamese import siamese_space
 
 __all__ = [
     "FAMILIES",
     "PRESETS",
     "Adapted",
+    "Asked",
     "Embedded",
     "Families",
     "Family",
@@ -59,15 +66,21 @@ __all__ = [
     "Tensors",
     "Traits",
     "Walk",
+    "bayesian_space",
     "family_of",
     "formula_of",
+    "gaussian_space",
     "learner_space",
+    "logistic_space",
     "make_embedded",
     "make_learner",
+    "matching_space",
     "predictor",
     "preset",
     "prototype_space",
+    "relation_space",
     "ridge_space",
+    "siamese_space",
     "stage_at",
     "unmapped",
     "with_own",

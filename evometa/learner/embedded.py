@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
@@ -74,8 +75,30 @@ class Shown:
         return torch.arange(self.ways, device=self.targets.device)
 
 
+class Asked(NamedTuple):
+    """The queries of an episode of meta-training as a head sees them.
+
+    Attributes:
+        features: shape `(queries, features)`.
+        outputs: what the head has predicted.
+        targets: labels, of which `IGNORED` marks padding; or values.
+    """
+
+    features: Tensor
+    outputs: Tensor
+    targets: Tensor
+
+    @property
+    def one_hot(self) -> Tensor:
+        """The labels as vectors, shape `(queries, ways)`; zeros for padding."""
+        labels = torch.arange(self.outputs.shape[1], device=self.targets.device)
+        return (self.targets.unsqueeze(1) == labels).to(self.outputs.dtype)
+
+
 class Head(Protocol):
     """How labelled features become predictions: a frozen dataclass of pure functions of values.
+
+    It computes in float32 at least, whatever the precision of the network.
 
     Numbers in which candidates of equal structure may differ come in through `own`: the weights,
     learned numbers and constants of `init` by their names.
@@ -113,19 +136,16 @@ class Head(Protocol):
         """
         ...
 
-    def objective(
-        self, own: Tensors, state: Any, features: Tensor, targets: Tensor, loss: Tensor
-    ) -> Tensor:
+    def objective(self, own: Tensors, state: Any, asked: Asked, loss: Tensor) -> Tensor:
         """Return what meta-training makes small, by default the task's loss.
 
         Args:
             own: the head's numbers.
             state: of `fit`.
-            features: of the queries, shape `(queries, features)`.
-            targets: of the queries.
+            asked: the queries.
             loss: the task's loss on the queries, a scalar.
         """
-        del own, state, features, targets
+        del own, state, asked
         return loss
 
 
@@ -204,11 +224,11 @@ class Embedded:
         most = self.most if self.ways is None else bounds_of(self.ways)[1]
         trained = replace(self, training=True, most=most)
         fitted = trained.adapt(meta, support)
-        predict, seen, features = trained._watched(fitted)
+        predict, seen, met = trained._watched(fitted)
         loss = self.loss(predict, query)
-        objective = self.head.objective(
-            fitted.own, fitted.state, torch.cat(features), query.targets, loss
-        )
+        asked = Asked(*met[-1], query.targets)
+        with _exactly(loss):
+            objective = self.head.objective(fitted.own, fitted.state, asked, loss)
         return trained._embedding.told(objective, loss, seen[-1])
 
     def adapt(self, meta: Meta, support: Side) -> Fitted:
@@ -231,9 +251,10 @@ class Embedded:
         own = {**weights, **meta["learned"], **meta["constants"]}
         features, buffers = self._embedding.support(params, meta["buffers"], support.inputs)
         ways = None if self.most is None else ways_of(support, self.most)
-        shown = Shown(features, support.targets, ways)
+        shown = Shown(_wide(features), support.targets, ways)
         present = shown.real.any() if ways is None else shown.members.sum(1) > 0
-        return Fitted(params, buffers, own, self.head.fit(own, shown), present)
+        with _exactly(features):
+            return Fitted(params, buffers, own, self.head.fit(own, shown), present)
 
     def trajectory(self, meta: Meta, support: Side, steps: int | None = None) -> list[Fitted]:
         """Return the one thing there is: a head knows no steps."""
@@ -248,21 +269,38 @@ class Embedded:
     def _embedding(self) -> Embedding:
         return Embedding(self.network, self.norm, self.training)
 
-    def _watched(self, fitted: Fitted) -> tuple[Predict, list[Tensors], list[Tensor]]:
-        """Return the learner as a function of inputs, the buffers before and after, and features.
+    def _watched(
+        self, fitted: Fitted
+    ) -> tuple[Predict, list[Tensors], list[tuple[Tensor, Tensor]]]:
+        """Return the learner as a function of inputs, with lists that grow by each call.
 
-        The lists grow with each call.
+        They are of the buffers before and after, and of features and outputs.
         """
         params, buffers, own, state, present = fitted
-        seen, met = [buffers], list[Tensor]()
+        seen, met = [buffers], list[tuple[Tensor, Tensor]]()
 
         def predict(inputs: Any) -> Tensor:
             features, after = self._embedding.queries(params, seen[-1], inputs)
             seen.append(after)
-            met.append(features)
-            return torch.where(present, self.head.score(own, state, features), ABSENT)
+            wide = _wide(features)
+            with _exactly(features):
+                outputs = torch.where(present, self.head.score(own, state, wide), ABSENT)
+            met.append((wide, outputs))
+            return outputs
 
         return predict, seen, met
+
+
+def _wide(features: Tensor) -> Tensor:
+    return features.float() if features.dtype in (torch.bfloat16, torch.float16) else features
+
+
+def _exactly(like: Tensor) -> AbstractContextManager[Any]:
+    """Compute as given: systems that are solved in a network's mixed precision are solved badly."""
+    kind = like.device.type
+    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+        return torch.autocast(kind, enabled=False)
+    return nullcontext()
 
 
 def make_embedded(
@@ -294,6 +332,20 @@ def make_embedded(
     outer = make_outer(genes["outer"]) if "outer" in genes else DEFAULT_OUTER
     ways = None if most is None else _ways(genes.get("ways"), class_count(task, "meta-train"))
     return Embedded(setting.network, head(**own), task.loss, most, ways, outer, setting.norm)
+
+
+def shape_of(setting: Setting, what: str) -> torch.Size:
+    """Return the shape of an example's features.
+
+    Raises:
+        ValueError: if the network returns none, or it is not known.
+    """
+    is_embedding(setting.outputs, what)
+    if setting.outputs is None:
+        raise ValueError(
+            f"{what} have weights of their own: `outputs` of the setting must be known"
+        )
+    return setting.outputs.shape[1:]  # type: ignore[no-any-return]
 
 
 def _ways(ways: Any, there: int | None) -> Range | None:

@@ -8,11 +8,17 @@ from types import MappingProxyType
 from typing import Any, NamedTuple, cast
 
 from evometa.errors import SpaceError, StudyError
+from evometa.learner.bayesian import BAYESIAN
 from evometa.learner.family import Family, Genes, Setting
+from evometa.learner.gaussian import GAUSSIAN
 from evometa.learner.gradient_family import GRADIENT
+from evometa.learner.logistic import LOGISTIC
+from evometa.learner.matching import MATCHING
 from evometa.learner.protocol import Learner
 from evometa.learner.prototypes import PROTOTYPES
+from evometa.learner.relation import RELATION
 from evometa.learner.ridge import RIDGE
+from evometa.learner.siamese import SIAMESE
 from evometa.space import Choice
 
 Families = Mapping[str, Family]
@@ -21,7 +27,20 @@ DEFAULT = GRADIENT.name
 """The family of genes that stand alone, without its name."""
 
 FAMILIES: Families = MappingProxyType(
-    {family.name: family for family in (GRADIENT, PROTOTYPES, RIDGE)}
+    {
+        family.name: family
+        for family in (
+            GRADIENT,
+            PROTOTYPES,
+            MATCHING,
+            RELATION,
+            SIAMESE,
+            GAUSSIAN,
+            RIDGE,
+            LOGISTIC,
+            BAYESIAN,
+        )
+    }
 )
 
 VERBS = ("init", "adapt", "trajectory", "predict", "meta_loss")
@@ -117,7 +136,8 @@ def preset(name: str, **changes: Any) -> dict[str, Any]:
 
     Args:
         name: `maml`, `fomaml`, `anil`, `boil`, `reptile`, `meta-sgd`, `lslr` (learned per-layer
-            per-step rates), `maml++`, `protonet`, `ridge`, or an optimiser of `evometa.rule.KNOWN`.
+            per-step rates), `maml++`, an optimiser of `evometa.rule.KNOWN`, `protonet`, `matching`,
+            `matching-fce`, `relation`, `siamese`, `gaussian`, `ridge`, `logistic`, `bayesian`.
         changes: genes to set, for instance `rate=0.4`.
 
     Raises:

@@ -90,9 +90,8 @@ def solved(inputs: Tensor, targets: Tensor, penalty: Tensor) -> Tensor:
 
 def with_constant(features: Tensor) -> Tensor:
     """Return features of any size as such of about mean square 1 by their number, and a 1."""
-    wide = features.float() if features.dtype in (torch.bfloat16, torch.float16) else features
-    wide = wide / wide.shape[1] ** 0.5
-    return torch.cat([wide, torch.ones_like(wide[:, :1])], 1)
+    small = features / features.shape[1] ** 0.5
+    return torch.cat([small, torch.ones_like(small[:, :1])], 1)
 
 
 def ridge_space(

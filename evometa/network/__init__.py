@@ -2,10 +2,11 @@
 
 `blocks` holds builders that study files may use; any other module works as well. `Network` makes a
 module stateless, so that inner loops can differentiate through it and `vmap` over it. `cost` counts
-parameters and multiply-accumulates without running anything.
+parameters and multiply-accumulates without running anything. `cells` holds recurrent cells.
 """
 
 from evometa.network.blocks import ConvBlock, conv_net, mlp
+from evometa.network.cells import cell_weights, drawn, gru, lstm
 from evometa.network.cost import Cost, measure_cost
 from evometa.network.faithful import check_faithful
 from evometa.network.padding import Padded, unpadded
@@ -18,8 +19,12 @@ __all__ = [
     "Norm",
     "Padded",
     "Tensors",
+    "cell_weights",
     "check_faithful",
     "conv_net",
+    "drawn",
+    "gru",
+    "lstm",
     "measure_cost",
     "mlp",
     "unpadded",

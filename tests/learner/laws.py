@@ -71,8 +71,8 @@ def make(module, rule, norm="transductive"):
     return learner_of(rule, Network(module), Waves(None), norm)
 
 
-def learner_of(rule, network, task, norm="transductive"):
-    return make_learner(rule, Setting(network, task, norm))
+def learner_of(rule, network, task, norm="transductive", outputs=None):
+    return make_learner(rule, Setting(network, task, norm, outputs))
 
 
 def packed(episodes, members=1):
