@@ -23,6 +23,7 @@ ORDERS = (0, 1, 2)
 AFFINE = ("shared", "step")
 LOSSES = ("task", "squared", "huber")
 SUPPORTS = ("batches", "stream")
+HEADS = ("network", "prototypes")
 DESCENT = ("mul", "rate", "gradient")
 """The update of plain gradient descent."""
 EXTRAS = {"gain": 1.0, "shift": 0.0}
@@ -65,6 +66,9 @@ class GradientRule:
             of about `n` examples in turn, each every so many-th example, so that examples sorted
             by class are mixed; `{"stream": n}`, `n` examples after the other in their order, with
             `steps` updates on each.
+        head: `"network"`, the network's own; `"prototypes"`, a linear layer on its outputs that
+            starts from the class means of the support set (Proto-MAML, Triantafillou et al.,
+            2020). It is the last layer; what is learned of its weights is the same for all classes.
         table: the operations that the update may use.
 
     Raises:
@@ -84,6 +88,7 @@ class GradientRule:
     loss: str = "task"
     clip: float = 0.0
     support: Any = "all"
+    head: str = "network"
     table: Mapping[str, Operation] = field(default_factory=operations)
     expression: Update = field(init=False, compare=False)
 
@@ -93,6 +98,7 @@ class GradientRule:
             ("rates", RATES),
             ("affine", AFFINE),
             ("loss", LOSSES),
+            ("head", HEADS),
         ):
             value = getattr(self, name)
             if value not in allowed or type(value) is not type(allowed[0]):
@@ -137,6 +143,11 @@ class GradientRule:
             )
         if way == "stream" and self.multi_step:
             raise ValueError("`multi_step` must be 0 where the support is a stream")
+        if way == "stream" and self.head != "network":
+            raise ValueError(
+                "`head` must be 'network' where the support is a stream, which does not show all "
+                "classes at once"
+            )
 
     @property
     def streams(self) -> bool:
@@ -171,6 +182,7 @@ class GradientRule:
     def frame(self) -> str:
         """Text that is equal for rules which differ in their updates and in numbers only."""
         taken = "" if self.support == "all" else f" support={self.support}"
+        taken += "" if self.head == "network" else f" head={self.head}"
         return (
             f"steps={self.steps} order={self.order} rates={self.rates} adapts={self.adapts} "
             f"multi_step={self.multi_step} anneal={self.anneal} affine={self.affine} "

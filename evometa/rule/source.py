@@ -54,8 +54,17 @@ def formula(rule: GradientRule) -> str:
     `g` is the gradient, `w₀` the meta-trained initial weights, `s` the share of steps done, `‖·‖`
     the norm of a layer; `avg(x; d)` a running average that keeps the share `d` at each step,
     `avg*` the same without the bias of its start, `avg₋` before the present step, `sum(x; d)` a
-    sum that decays. Learned constants are marked with `~`.
+    sum that decays. Learned constants are marked with `~`. Before it stands what the first step
+    starts from, if that is not `w₀` alone.
     """
+    return "; ".join([*_starts(rule), f"w ← w - {_expression(rule)}"])
+
+
+def _starts(rule: GradientRule) -> list[str]:
+    return ["head ← 2·cₖ, -‖cₖ‖² of the class means cₖ"] if rule.head == "prototypes" else []
+
+
+def _expression(rule: GradientRule) -> str:
     nodes = rule.expression.nodes
     texts: list[str] = [""] * len(nodes)
     for place in range(len(nodes) - 1, -1, -1):
@@ -74,7 +83,7 @@ def formula(rule: GradientRule) -> str:
                 text = text[1:-1]  # the operation has parentheses of its own
             arguments.append(text)
         texts[place] = template.format(*arguments)
-    return f"w ← w - {texts[0]}"
+    return texts[0]
 
 
 def python_source(rule: GradientRule, name: str = "update") -> str:

@@ -51,6 +51,8 @@ RULES = MappingProxyType(
             "outer": {"adam": {"rate": 1e-3, "schedule": "cosine"}},
         },
         "lslr": {**_MAML, "rates": "layer-step"},
+        "proto-maml": {**_MAML, "steps": 5, "rate": 0.1, "head": "prototypes"},
+        "fo-proto-maml": {**_MAML, "steps": 5, "rate": 0.1, "head": "prototypes", "order": 1},
         **{name: {**_MAML, "steps": 5, "update": tokens} for name, tokens in KNOWN.items()},
     }
 )
@@ -80,10 +82,12 @@ def rule_space(
     loss: Space | None = None,
     clip: Space | None = None,
     support: Space | None = None,
+    head: Space | None = None,
 ) -> Struct:
     """Return the space of gradient rules; every argument narrows or widens one gene.
 
-    All presets of the gradient family are points of it. `Choice(value)` fixes a gene.
+    All presets of the gradient family are points of it, those with genes that it has only where
+    they are asked for among them. `Choice(value)` fixes a gene.
 
     Args:
         steps: inner steps; default `Int(1, 5)`.
@@ -104,11 +108,14 @@ def rule_space(
         clip: longest gradient, 0 for no limit; default no limit alone.
         support: how the support is taken; default all of it at each step, without a gene for it.
             For all ways `Choice("all", batches=Int(1, 16), stream=Int(1, 16))`.
+        head: where the last layer comes from; default the network, without a gene for it.
+            `Choice("network", "prototypes")` for both.
 
     Returns:
         A `Struct` whose genomes `make_rule` understands.
     """
-    fields: dict[str, Any] = {} if support is None else {"support": support}
+    asked = {"support": support, "head": head}
+    fields: dict[str, Any] = {name: gene for name, gene in asked.items() if gene is not None}
     return Struct(
         steps=Int(1, 5) if steps is None else steps,
         rate=Float(0.001, 1.0, log=True) if rate is None else rate,

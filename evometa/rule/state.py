@@ -66,8 +66,8 @@ class Flat(NamedTuple):
         return Flat(vector, shapes, Layers(tuple(sizes), index), known)
 
     def flatten(self, tensors: Tensors) -> Tensor:
-        """Return other tensors of the same names and shapes as a vector."""
-        return torch.cat([tensors[name].reshape(-1) for name in self.shapes])
+        """Return other tensors of the same names as a vector; axes of length 1 are spread."""
+        return torch.cat([tensors[n].expand(shape).reshape(-1) for n, shape in self.shapes.items()])
 
     def unflatten(self, vector: Tensor) -> Tensors:
         """Return the parts of a vector by name."""
