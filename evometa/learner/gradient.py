@@ -127,7 +127,7 @@ class GradientLearner:
             buffers |= {name: _repeat(buffers[name], steps) for name in network.statistics}
         return {
             "params": params,
-            "learned": {**self.rule.learned(adapting), **norms},
+            "learned": {**self.rule.learned(adapting, generator), **norms},
             "constants": self.rule.constants(adapting),
             "buffers": buffers,
             "stage": {},

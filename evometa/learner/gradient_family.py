@@ -62,7 +62,7 @@ def _additions(rule: GradientRule, setting: Setting) -> tuple[Addition, ...]:
             f"{type(task).__name__} has none; use head='network'"
         )
     is_embedding(outputs, "prototypes")
-    if outputs is None and (rule.rates == "parameter" or rule.extras):
+    if outputs is None and rule.by_weight:
         raise ValueError("what is learned for each weight of a head needs the network's outputs")
     features = None if outputs is None else outputs.flatten(1).shape[1]
     return (PrototypeHead(class_count(task), features),)

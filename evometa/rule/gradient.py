@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from evometa.rule.operations import TINY, Operation, operations
+from evometa.rule.operations import LEARNED, TINY, Operation, operations
 from evometa.rule.outer import DEFAULT_OUTER, Outer, make_outer
 from evometa.rule.protocol import Tensors
-from evometa.rule.state import Flat, State, layer_of, numbers
+from evometa.rule.senses import SENSES, Happening, Sense
+from evometa.rule.state import Flat, Memory, State, layer_of, numbers
 from evometa.rule.update import Numbers, Update
 from evometa.space import Primitive
 
@@ -182,6 +183,7 @@ class GradientRule:
     def frame(self) -> str:
         """Text that is equal for rules which differ in their updates and in numbers only."""
         taken = "" if self.support == "all" else f" support={self.support}"
+        taken += "".join(f" {sense.name}" for sense in self.senses)
         taken += "" if self.head == "network" else f" head={self.head}"
         return (
             f"steps={self.steps} order={self.order} rates={self.rates} adapts={self.adapts} "
@@ -228,7 +230,7 @@ class GradientRule:
             )
         return chosen
 
-    def learned(self, params: Tensors) -> Tensors:
+    def learned(self, params: Tensors, generator: torch.Generator | None = None) -> Tensors:
         """Return the initial learned numbers, named as `init` reads them."""
         some = next(iter(params.values()))
         found: Tensors = {}
@@ -243,6 +245,9 @@ class GradientRule:
         for extra in self.extras:
             for name, value in params.items():
                 found[f"{extra}:{name}"] = torch.full_like(value, EXTRAS[extra])
+        generator = generator or torch.Generator().manual_seed(0)
+        for sense in self.senses:
+            found |= sense.learned(params, self.steps, generator)
         if self.expression.learned:
             found[CONSTANTS] = some.new_tensor(self.expression.learned)
         return found
@@ -262,10 +267,22 @@ class GradientRule:
         """Which of the `EXTRAS` the update uses."""
         return [name for name in EXTRAS if name in self.update]
 
+    @property
+    def by_weight(self) -> bool:
+        """Whether something is learned for each weight, or for each row of weights."""
+        return self.rates == "parameter" or bool(self.extras) or "curved" in self.update
+
+    @property
+    def senses(self) -> list[Sense]:
+        """What the update sees that is learned as a whole."""
+        used = {name for name in LEARNED if name in self.update}
+        used = {name for name in used if self.table[name] is LEARNED[name]}
+        return [sense for sense in SENSES if not used.isdisjoint(sense.tokens)]
+
     def init(self, params: Tensors, learned: Tensors, constants: Tensors) -> State:
         """Return what the rule carries from step to step."""
         if self.update == DESCENT and not self.clip:
-            return State(self._rates(params, learned, constants), {}, None, ())
+            return State(self._rates(params, learned, constants), {}, None, Memory())
         return self.carried(params, learned, constants)
 
     def carried(self, params: Tensors, learned: Tensors, constants: Tensors) -> State:
@@ -281,8 +298,11 @@ class GradientRule:
         for extra in EXTRAS:
             if f"{extra}:{next(iter(params))}" in learned:
                 numbers[extra] = start.flatten({n: learned[f"{extra}:{n}"] for n in params})
-        memory = (torch.zeros_like(start.vector),) * self.expression.memories
-        return State(rates, numbers, start, memory)
+        for sense in self.senses:
+            numbers |= {n: v for n, v in learned.items() if n.split(":")[0] == sense.name}
+        averages = (torch.zeros_like(start.vector),) * self.expression.memories
+        kept = tuple(sense.start(start) for sense in self.senses)
+        return State(rates, numbers, start, Memory(averages, kept))
 
     def apply(
         self, grads: Tensors, loss: Tensor, state: State, params: Tensors, step: int
@@ -294,25 +314,32 @@ class GradientRule:
                 name: torch.addcmul(value, self._at(state.rates[name], step), grads[name], value=-1)
                 for name, value in params.items()
             }, state
-        seen = self.sees(grads, loss, state, params, step)
+        seen, kept = self.sees(grads, loss, state, params, step)
         numbers = Numbers(state.numbers["fixed"], state.numbers["learned"])
-        move, memory = self.expression(seen, numbers, state.memory, start.layers, step + 1)
+        averages = state.memory.averages
+        move, averages = self.expression(seen, numbers, averages, start.layers, step + 1)
         new = start.unflatten(seen["parameter"] - move)
-        return new, state._replace(memory=tuple(memory))
+        return new, state._replace(memory=Memory(tuple(averages), kept))
 
     def sees(
         self, grads: Tensors, loss: Tensor, state: State, params: Tensors, step: int
-    ) -> Tensors:
-        """Return what an update sees at a step, by name."""
+    ) -> tuple[Tensors, tuple[Tensors, ...]]:
+        """Return what an update sees at a step, by name, and what the senses keep."""
         start = state.start
         assert start is not None
         gradient = start.flatten(grads)
         if "clip" in state.numbers:
             length = (gradient.square().sum() + TINY**2).sqrt()
             gradient = gradient * (state.numbers["clip"] / length).clamp(max=1.0)
-        return {
+        parameter = start.flatten(params)
+        now = Happening(gradient, parameter, loss, self.place(step), start)
+        told = [
+            sense(now, state.numbers, kept)
+            for sense, kept in zip(self.senses, state.memory.kept, strict=True)
+        ]
+        seen = {
             "gradient": gradient,
-            "parameter": start.flatten(params),
+            "parameter": parameter,
             "initial": start.vector,
             "rate": self._rate(state.rates, start, step),
             "loss": loss.unsqueeze(-1),
@@ -320,6 +347,9 @@ class GradientRule:
             **{name: state.numbers[name] for name in EXTRAS if name in state.numbers},
             **start.known,
         }
+        for given, _ in told:
+            seen |= given
+        return seen, tuple(after for _, after in told)
 
     def _rates(self, params: Tensors, learned: Tensors, constants: Tensors) -> Tensors:
         if self.rates == "fixed":

@@ -9,7 +9,7 @@ from typing import Any
 from evometa.errors import SpaceError
 from evometa.rule.gradient import AFFINE, DESCENT, ORDERS, RATES
 from evometa.rule.known import KNOWN
-from evometa.rule.operations import OPERATIONS
+from evometa.rule.operations import LEARNED, OPERATIONS
 from evometa.rule.outer import SCHEDULES
 from evometa.space import Choice, Float, Int, Primitive, Space, Struct, Tree
 
@@ -53,6 +53,22 @@ RULES = MappingProxyType(
         "lslr": {**_MAML, "rates": "layer-step"},
         "proto-maml": {**_MAML, "steps": 5, "rate": 0.1, "head": "prototypes"},
         "fo-proto-maml": {**_MAML, "steps": 5, "rate": 0.1, "head": "prototypes", "order": 1},
+        "meta-curvature": {**_MAML, "update": ["mul", "rate", "curved"]},
+        "alfa": {
+            **_MAML,
+            "steps": 5,
+            "rates": "layer-step",
+            "update": [
+                *["add", "mul", "mul", "rate", "pace", "gradient"],
+                *["mul", "fade", "parameter"],
+            ],
+        },
+        "meta-lstm": {
+            **_MAML,
+            "steps": 8,
+            "order": 1,
+            "update": ["add", "mul", "input", "gradient", "mul", "forget", "parameter"],
+        },
         **{name: {**_MAML, "steps": 5, "update": tokens} for name, tokens in KNOWN.items()},
     }
 )
@@ -134,13 +150,20 @@ def rule_space(
 
 
 def update_space(
-    *, own: Sequence[Primitive] = (), leave_out: Sequence[str] = (), size: int = 24, depth: int = 8
+    *,
+    own: Sequence[Primitive] = (),
+    leave_out: Sequence[str] = (),
+    learned: Sequence[str] = (),
+    size: int = 24,
+    depth: int = 8,
 ) -> Tree:
     """Return the space of updates: typed expressions that see the gradient.
 
     Args:
         own: primitives of one's own, with their functions.
         leave_out: names of `OPERATIONS` that may not be used.
+        learned: names of `LEARNED` that may be used besides; with `curved` among them, which is a
+            gradient, an update need not use `gradient`.
         size: most nodes.
         depth: most levels below the root.
 
@@ -150,5 +173,10 @@ def update_space(
     for name in leave_out:
         if name not in OPERATIONS:
             raise SpaceError(f"an operation must be one of {', '.join(OPERATIONS)}, got {name!r}")
+    for name in learned:
+        if name not in LEARNED:
+            raise SpaceError(f"`learned` must be of {', '.join(LEARNED)}, got {name!r}")
+    more = [LEARNED[name].primitive for name in learned]
     built_in = [op.primitive for op in OPERATIONS.values() if op.name not in leave_out]
-    return Tree([*built_in, *own], size=size, depth=depth, required=["gradient"])
+    required = [] if "curved" in learned else ["gradient"]
+    return Tree([*built_in, *more, *own], size=size, depth=depth, required=required)

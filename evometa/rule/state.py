@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,13 +19,25 @@ class State(NamedTuple):
         rates: the rate of each parameter.
         numbers: constants of the update.
         start: the initial parameters; None for plain gradient descent.
-        memory: running averages, each of shape `(weights,)`.
+        memory: running averages, each of shape `(weights,)`, and what each sense keeps.
     """
 
     rates: Tensors
     numbers: Tensors
     start: Flat | None
-    memory: tuple[Tensor, ...]
+    memory: Memory
+
+
+class Memory(NamedTuple):
+    """What changes from step to step besides the parameters.
+
+    Attributes:
+        averages: running averages: one vector each, or all as rows.
+        kept: what each sense keeps, by name.
+    """
+
+    averages: Any = ()
+    kept: tuple[Tensors, ...] = ()
 
 
 class Flat(NamedTuple):
