@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from evometa.learner.additions import Addition, PrototypeHead
+from evometa.learner.additions import Addition, Context, PrototypeHead
 from evometa.learner.embedding import is_embedding
 from evometa.learner.family import Family, Genes, Mixing, Outline, Setting
 from evometa.learner.gradient import GradientLearner
@@ -53,8 +53,12 @@ def _additions(rule: GradientRule, setting: Setting) -> tuple[Addition, ...]:
     Raises:
         ValueError: if the task or the network lacks what that takes.
     """
+    found: tuple[Addition, ...] = ()
+    if rule.context is not None:
+        size, film = rule.context
+        found = (Context.of(setting.network, size, film=film),)
     if rule.head == "network":
-        return ()
+        return found
     task, outputs = setting.task, setting.outputs
     if class_count(task) is None:
         raise ValueError(
@@ -65,7 +69,7 @@ def _additions(rule: GradientRule, setting: Setting) -> tuple[Addition, ...]:
     if outputs is None and rule.by_weight:
         raise ValueError("what is learned for each weight of a head needs the network's outputs")
     features = None if outputs is None else outputs.flatten(1).shape[1]
-    return (PrototypeHead(class_count(task), features),)
+    return (*found, PrototypeHead(class_count(task), features))
 
 
 def _formula(genes: Genes, primitives: Sequence[Primitive]) -> str:

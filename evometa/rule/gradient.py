@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from evometa.rule.genes import ADAPTS, CONTEXTS, check_genes
 from evometa.rule.operations import LEARNED, TINY, Operation, operations
 from evometa.rule.outer import DEFAULT_OUTER, Outer, make_outer
 from evometa.rule.protocol import Tensors
@@ -18,13 +18,6 @@ from evometa.rule.state import Flat, Memory, State, layer_of, numbers
 from evometa.rule.update import Numbers, Update
 from evometa.space import Primitive
 
-RATES = ("fixed", "shared", "layer", "layer-step", "parameter")
-ADAPTS = ("all", "head", "body", "norm")
-ORDERS = (0, 1, 2)
-AFFINE = ("shared", "step")
-LOSSES = ("task", "squared", "huber")
-SUPPORTS = ("batches", "stream")
-HEADS = ("network", "prototypes")
 DESCENT = ("mul", "rate", "gradient")
 """The update of plain gradient descent."""
 EXTRAS = {"gain": 1.0, "shift": 0.0}
@@ -53,6 +46,10 @@ class GradientRule:
             et al., 2021), or the `"norm"` parameters and biases, which have one axis. The head is
             the last layer that has parameters. A text of 0 and 1 says for each layer whether it
             adapts, and ends with the head; its first digit counts for all earlier layers.
+            No weight adapts with `{"context": n}`, n numbers from 0 that are given to the first
+            layer as further inputs (CAVIA, Zintgraf et al., 2019); `{"film": n}`, n numbers that
+            scale and shift each channel of all layers but the last; and `"channels"`, these scales
+            and shifts themselves.
         multi_step: MAML++: share of meta-training in which the query losses after all steps count,
             with weights that move to the last step; 0 for the last one alone.
         anneal: MAML++: share of meta-training that is first order before `order` begins.
@@ -80,7 +77,7 @@ class GradientRule:
     rate: float
     order: int = 2
     rates: str = "fixed"
-    adapts: str = "all"
+    adapts: Any = "all"
     multi_step: float = 0.0
     anneal: float = 0.0
     affine: str = "shared"
@@ -94,61 +91,20 @@ class GradientRule:
     expression: Update = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
-        for name, allowed in (
-            ("order", ORDERS),
-            ("rates", RATES),
-            ("affine", AFFINE),
-            ("loss", LOSSES),
-            ("head", HEADS),
-        ):
-            value = getattr(self, name)
-            if value not in allowed or type(value) is not type(allowed[0]):
-                raise ValueError(f"`{name}` must be one of {allowed}, got {getattr(self, name)!r}")
-        if self.adapts not in ADAPTS and not (
-            isinstance(self.adapts, str) and "1" in self.adapts and set(self.adapts) <= {"0", "1"}
-        ):
-            raise ValueError(
-                f"`adapts` must be one of {ADAPTS}, or a 0 or 1 for each layer such as '011', "
-                f"got {self.adapts!r}"
-            )
-        if type(self.steps) is not int or self.steps < 1:
-            raise ValueError(f"`steps` must be a whole number from 1, got {self.steps!r}")
-        for name, low, high in (
-            ("rate", 0.0, math.inf),
-            ("clip", 0.0, math.inf),
-            ("multi_step", 0.0, 1.0),
-            ("anneal", 0.0, 1.0),
-        ):
-            value = getattr(self, name)
-            number = isinstance(value, int | float) and math.isfinite(value)
-            if not number or not low <= value <= high:
-                raise ValueError(
-                    f"`{name}` must be a finite number from {low:g} to {high:g}, got {value!r}"
-                )
-        self._check_support()
-        if isinstance(self.update, str) or not isinstance(self.update, Sequence):
-            raise ValueError(f"`update` must be a list of tokens, got {self.update!r}")
+        check_genes(self)
         kind = _KINDS.get(self.rates, "scalar")
         object.__setattr__(self, "update", tuple(self.update))
         object.__setattr__(self, "expression", Update.of(self.update, self.table, kind))
 
-    def _check_support(self) -> None:
-        if self.support == "all":
-            return
-        single = isinstance(self.support, Mapping) and len(self.support) == 1
-        way, size = next(iter(self.support.items())) if single else ("", 0)
-        if way not in SUPPORTS or type(size) is not int or size < 1:
-            raise ValueError(
-                "`support` must be 'all', {'batches': n} or {'stream': n} with n from 1, got "
-                f"{self.support!r}"
-            )
-        if way == "stream" and self.multi_step:
-            raise ValueError("`multi_step` must be 0 where the support is a stream")
-        if way == "stream" and self.head != "network":
-            raise ValueError(
-                "`head` must be 'network' where the support is a stream, which does not show all "
-                "classes at once"
-            )
+    @property
+    def context(self) -> tuple[int, bool] | None:
+        """Numbers of a context, 0 where they are channels' own, and whether it scales layers."""
+        if self.adapts == "channels":
+            return 0, True
+        if not isinstance(self.adapts, Mapping) or len(self.adapts) != 1:
+            return None
+        ((way, size),) = self.adapts.items()
+        return (size, way == "film") if way in CONTEXTS and type(size) is int and size > 0 else None
 
     @property
     def streams(self) -> bool:
@@ -211,6 +167,8 @@ class GradientRule:
         Raises:
             ValueError: if none is left, as with `"body"` on a network of one layer.
         """
+        if self.context is not None:
+            return [name for name in params if name.startswith("context:")]
         layers = list(dict.fromkeys(layer_of(name) for name in params))
         mask = dict.fromkeys(layers, True)
         if self.adapts in ("head", "body"):

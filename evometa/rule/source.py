@@ -62,7 +62,8 @@ def formula(rule: GradientRule) -> str:
 
 
 def _starts(rule: GradientRule) -> list[str]:
-    return ["head ← 2·cₖ, -‖cₖ‖² of the class means cₖ"] if rule.head == "prototypes" else []
+    found = [] if rule.context is None else ["w ← 0, what moves the layers"]
+    return [*found, *["head ← 2·cₖ, -‖cₖ‖² of the class means cₖ"] * (rule.head == "prototypes")]
 
 
 def _expression(rule: GradientRule) -> str:

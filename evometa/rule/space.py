@@ -7,7 +7,8 @@ from types import MappingProxyType
 from typing import Any
 
 from evometa.errors import SpaceError
-from evometa.rule.gradient import AFFINE, DESCENT, ORDERS, RATES
+from evometa.rule.genes import AFFINE, ORDERS, RATES
+from evometa.rule.gradient import DESCENT
 from evometa.rule.known import KNOWN
 from evometa.rule.operations import LEARNED, OPERATIONS
 from evometa.rule.outer import SCHEDULES
@@ -54,6 +55,7 @@ RULES = MappingProxyType(
         "proto-maml": {**_MAML, "steps": 5, "rate": 0.1, "head": "prototypes"},
         "fo-proto-maml": {**_MAML, "steps": 5, "rate": 0.1, "head": "prototypes", "order": 1},
         "meta-curvature": {**_MAML, "update": ["mul", "rate", "curved"]},
+        "cavia": {**_MAML, "rate": 1.0, "adapts": {"context": 5}},
         "alfa": {
             **_MAML,
             "steps": 5,
@@ -111,7 +113,8 @@ def rule_space(
         order: order of derivative; default `Choice(0, 1, 2)`.
         rates: which rates are learned; default all of `fixed, shared, layer, layer-step,
             parameter`.
-        adapts: which parameters adapt; default all of `all, head, body`.
+        adapts: which parameters adapt; default all of `all, head, body`. For all ways
+            `Choice("all", "head", "body", "norm", "channels", context=Int(1, 9), film=Int(1, 9))`.
         multi_step: share of meta-training in which all steps' losses count; default
             `Choice(0.0, 0.1)`.
         anneal: share of meta-training that is first order; default `Choice(0.0, 0.5)`.
