@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.func import grad
 from torch.utils import _pytree as pytree
 
+from evometa.learner.additions import Addition
 from evometa.learner.losses import inner_loss
 from evometa.learner.protocol import Loss, Meta, MetaLoss, Stage, Tensors, Traits
 from evometa.learner.statistics import pooled
@@ -48,6 +49,7 @@ class GradientLearner:
         order: order of derivative; None for the rule's own.
         all_steps: whether the losses after all steps count, weighed by `stage`.
         training: whether dropout and the like are active.
+        additions: what the rule adds to the network, one on the other.
     """
 
     network: Network
@@ -57,6 +59,7 @@ class GradientLearner:
     order: int | None = None
     all_steps: bool = False
     training: bool = False
+    additions: tuple[Addition, ...] = ()
 
     @property
     def traits(self) -> Traits:
@@ -68,6 +71,7 @@ class GradientLearner:
             steps=0 if rule.streams else rule.steps,
             outer=rule.outer,
             order=rule.order_at(1.0),
+            any_ways=any(each.any_ways for each in self.additions),
             stage=self._stage if staged else None,
         )
 
@@ -75,6 +79,21 @@ class GradientLearner:
     def kin(self) -> str:
         """Text that is equal for learners which differ in numbers and in their rules' updates."""
         return f"gradient\n{self.network.structure}\n{self.rule.frame}\n{self.norm}"
+
+    @property
+    def adapting(self) -> Sequence[str]:
+        """Names of what adapts.
+
+        Raises:
+            ValueError: if there is nothing that the rule adapts.
+        """
+        return self.rule.adapting(self._candidates(self._params))
+
+    @property
+    def _params(self) -> Tensors:
+        """The network's initial parameters, without those of batch norm that each step has."""
+        own = self.network.affine if self.rule.affine == "step" else ()
+        return {name: value for name, value in self.network.params.items() if name not in own}
 
     def _stage(self, progress: float) -> Stage:
         """Return order of derivative and weights of the steps' losses at a point of the training.
@@ -94,19 +113,21 @@ class GradientLearner:
         return Stage(f"order {order}{', all steps' if all_steps else ''}", learner, numbers)
 
     def init(self, generator: torch.Generator) -> dict[str, Tensors]:
-        """Return initial parameters, learned rates, constants and buffers; nothing is random."""
-        del generator
+        """Return initial parameters, learned rates, constants and buffers."""
         network, steps = self.network, self.rule.steps
         own = network.affine if self.rule.affine == "step" else ()
-        params = {name: value for name, value in network.params.items() if name not in own}
-        adapting = {name: params[name] for name in self.rule.adapting(params)}
+        params = self._params
+        for each in self.additions:
+            params |= each.init(network, generator)
+        candidates = self._candidates(params)
+        adapting = {name: candidates[name] for name in self.adapting}
         norms = {f"norm:{name}": _repeat(network.params[name], steps) for name in own}
         buffers = dict(network.buffers)
         if self.norm == "per-step":
             buffers |= {name: _repeat(buffers[name], steps) for name in network.statistics}
         return {
             "params": params,
-            "learned": {**self.rule.learned(adapting), **norms},
+            "learned": {**self.rule.learned(adapting, generator), **norms},
             "constants": self.rule.constants(adapting),
             "buffers": buffers,
             "stage": {},
@@ -160,7 +181,7 @@ class GradientLearner:
 
     def _reptile(self, meta: Meta, support: Side, query: Side) -> MetaLoss:
         """Return an objective whose gradient is the way from the adapted parameters back."""
-        start = {name: meta["params"][name] for name in self._adapting(meta)}
+        start = {n: meta["params"][n] for n in self.adapting if n in meta["params"]}
         *_, (params, buffers) = self._inner_loop(meta, joined(support, query))
         way = [(start[name] * (start[name] - params[name]).detach()).sum() for name in start]
         with torch.no_grad():
@@ -189,8 +210,8 @@ class GradientLearner:
             support: what is learned from.
             length: updates; default as many as the rule makes.
         """
-        fixed, buffers = meta["params"], meta["buffers"]
-        params = {name: fixed[name] for name in self._adapting(meta)}
+        fixed, buffers = self._start(meta, support), meta["buffers"]
+        params = {name: fixed[name] for name in self.adapting}
         state = self.rule.init(params, meta["learned"], meta["constants"])
         measure = inner_loss(self.rule.loss, self.loss)
         yield fixed, buffers
@@ -229,8 +250,22 @@ class GradientLearner:
             return "batch"
         return "record" if self.training else "stored"
 
-    def _adapting(self, meta: Meta) -> Sequence[str]:
-        return self.rule.adapting(meta["params"])
+    def _candidates(self, params: Tensors) -> Tensors:
+        """Return what could adapt: parameters, and what the additions bring to an episode."""
+        added = [each.like(self.network).items() for each in self.additions]
+        return {**params, **{name: value for items in added for name, value in items}}
+
+    def _start(self, meta: Meta, support: Side) -> Tensors:
+        """Return all tensors of an episode before the first step."""
+        params = meta["params"]
+        for place, each in enumerate(self.additions):
+            before = replace(self, additions=self.additions[:place])
+            now, buffers = self._at_step(meta, params, 0), self._slice(meta["buffers"], 0)
+            embed = before._watched(now, buffers, self._support_norm)[0]
+            added = each.start(params, embed, support)
+            # to a step, what starts from other parameters is independent of them
+            params = {**{name: value.view_as(value) for name, value in params.items()}, **added}
+        return params
 
     def _at_step(self, meta: Meta, params: Tensors, step: int) -> Tensors:
         """Put a step's batch-norm weights and biases among the parameters."""
@@ -268,12 +303,17 @@ class GradientLearner:
     ) -> tuple[Predict, list[Tensors]]:
         """Return the network as a function of inputs, and the list of buffers that it leaves."""
         seen: list[Tensors] = []
+        own = params
+        for each in reversed(self.additions):
+            own = each.applied(own)
+        if self.additions:
+            own = {name: own[name] for name in self.network.params}
 
         def predict(inputs: Any) -> Any:
-            outputs, after = self.network(
-                params, buffers, inputs, norm=norm, training=self.training
-            )
+            outputs, after = self.network(own, buffers, inputs, norm=norm, training=self.training)
             seen.append(after)
+            for each in self.additions:
+                outputs = each.outputs(params, outputs)
             return outputs
 
         return predict, seen

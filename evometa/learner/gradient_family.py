@@ -6,12 +6,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from evometa.learner.additions import Addition, Context, PrototypeHead
+from evometa.learner.embedding import is_embedding
 from evometa.learner.family import Family, Genes, Mixing, Outline, Setting
 from evometa.learner.gradient import GradientLearner
 from evometa.learner.protocol import Learner
 from evometa.rule import (
     DESCENT,
     RULES,
+    GradientRule,
     MixedRule,
     check_update,
     fingerprint,
@@ -23,6 +26,7 @@ from evometa.rule import (
 )
 from evometa.rule.update import Update
 from evometa.space import Primitive
+from evometa.task.classes import class_count
 
 
 def _make(genes: Genes, setting: Setting) -> GradientLearner:
@@ -34,7 +38,38 @@ def _make(genes: Genes, setting: Setting) -> GradientLearner:
     """
     rule = make_rule(genes, setting.primitives)
     check_update(rule)
-    return GradientLearner(setting.network, rule, setting.task.loss, setting.norm)
+    network, loss = setting.network, setting.task.loss
+    learner = GradientLearner(
+        network, rule, loss, setting.norm, additions=_additions(rule, setting)
+    )
+    if rule.order == 0 and not set(learner.adapting) & set(network.params):
+        raise ValueError("order 0 must have parameters of the network that adapt: use adapts='all'")
+    return learner
+
+
+def _additions(rule: GradientRule, setting: Setting) -> tuple[Addition, ...]:
+    """Return what a rule adds to a network.
+
+    Raises:
+        ValueError: if the task or the network lacks what that takes.
+    """
+    found: tuple[Addition, ...] = ()
+    if rule.context is not None:
+        size, film = rule.context
+        found = (Context.of(setting.network, size, film=film),)
+    if rule.head == "network":
+        return found
+    task, outputs = setting.task, setting.outputs
+    if class_count(task) is None:
+        raise ValueError(
+            f"head='prototypes' needs a task of classes, with a field `ways`, and "
+            f"{type(task).__name__} has none; use head='network'"
+        )
+    is_embedding(outputs, "prototypes")
+    if outputs is None and rule.by_weight:
+        raise ValueError("what is learned for each weight of a head needs the network's outputs")
+    features = None if outputs is None else outputs.flatten(1).shape[1]
+    return (*found, PrototypeHead(class_count(task), features))
 
 
 def _formula(genes: Genes, primitives: Sequence[Primitive]) -> str:
@@ -76,7 +111,7 @@ GRADIENT = Family(
     make=_make,
     space=rule_space,
     presets=RULES,
-    optional=("support",),
+    optional=("support", "head"),
     formula=_formula,
     outline=_outline,
     source=lambda genes, primitives: python_source(make_rule(genes, primitives)),

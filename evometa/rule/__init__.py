@@ -16,7 +16,7 @@ from evometa.rule.files import read_rule
 from evometa.rule.gradient import DESCENT, EXTRAS, GradientRule, make_rule
 from evometa.rule.known import KNOWN
 from evometa.rule.mixed import MixedRule
-from evometa.rule.operations import OPERATIONS
+from evometa.rule.operations import LEARNED, OPERATIONS
 from evometa.rule.outer import DEFAULT_OUTER, Outer, make_outer
 from evometa.rule.protocol import Rule
 from evometa.rule.source import formula, python_source
@@ -32,6 +32,7 @@ __all__ = [
     "DESCENT",
     "EXTRAS",
     "KNOWN",
+    "LEARNED",
     "OPERATIONS",
     "RULES",
     "GradientRule",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -10,19 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from evometa.rule.operations import TINY, Operation, operations
+from evometa.rule.genes import ADAPTS, CONTEXTS, check_genes
+from evometa.rule.operations import LEARNED, TINY, Operation, operations
 from evometa.rule.outer import DEFAULT_OUTER, Outer, make_outer
 from evometa.rule.protocol import Tensors
-from evometa.rule.state import Flat, State, layer_of, numbers
+from evometa.rule.senses import SENSES, Happening, Sense
+from evometa.rule.state import Flat, Memory, State, layer_of, numbers
 from evometa.rule.update import Numbers, Update
 from evometa.space import Primitive
 
-RATES = ("fixed", "shared", "layer", "layer-step", "parameter")
-ADAPTS = ("all", "head", "body", "norm")
-ORDERS = (0, 1, 2)
-AFFINE = ("shared", "step")
-LOSSES = ("task", "squared", "huber")
-SUPPORTS = ("batches", "stream")
 DESCENT = ("mul", "rate", "gradient")
 """The update of plain gradient descent."""
 EXTRAS = {"gain": 1.0, "shift": 0.0}
@@ -51,6 +46,10 @@ class GradientRule:
             et al., 2021), or the `"norm"` parameters and biases, which have one axis. The head is
             the last layer that has parameters. A text of 0 and 1 says for each layer whether it
             adapts, and ends with the head; its first digit counts for all earlier layers.
+            No weight adapts with `{"context": n}`, n numbers from 0 that are given to the first
+            layer as further inputs (CAVIA, Zintgraf et al., 2019); `{"film": n}`, n numbers that
+            scale and shift each channel of all layers but the last; and `"channels"`, these scales
+            and shifts themselves.
         multi_step: MAML++: share of meta-training in which the query losses after all steps count,
             with weights that move to the last step; 0 for the last one alone.
         anneal: MAML++: share of meta-training that is first order before `order` begins.
@@ -65,6 +64,9 @@ class GradientRule:
             of about `n` examples in turn, each every so many-th example, so that examples sorted
             by class are mixed; `{"stream": n}`, `n` examples after the other in their order, with
             `steps` updates on each.
+        head: `"network"`, the network's own; `"prototypes"`, a linear layer on its outputs that
+            starts from the class means of the support set (Proto-MAML, Triantafillou et al.,
+            2020). It is the last layer; what is learned of its weights is the same for all classes.
         table: the operations that the update may use.
 
     Raises:
@@ -75,7 +77,7 @@ class GradientRule:
     rate: float
     order: int = 2
     rates: str = "fixed"
-    adapts: str = "all"
+    adapts: Any = "all"
     multi_step: float = 0.0
     anneal: float = 0.0
     affine: str = "shared"
@@ -84,59 +86,25 @@ class GradientRule:
     loss: str = "task"
     clip: float = 0.0
     support: Any = "all"
+    head: str = "network"
     table: Mapping[str, Operation] = field(default_factory=operations)
     expression: Update = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
-        for name, allowed in (
-            ("order", ORDERS),
-            ("rates", RATES),
-            ("affine", AFFINE),
-            ("loss", LOSSES),
-        ):
-            value = getattr(self, name)
-            if value not in allowed or type(value) is not type(allowed[0]):
-                raise ValueError(f"`{name}` must be one of {allowed}, got {getattr(self, name)!r}")
-        if self.adapts not in ADAPTS and not (
-            isinstance(self.adapts, str) and "1" in self.adapts and set(self.adapts) <= {"0", "1"}
-        ):
-            raise ValueError(
-                f"`adapts` must be one of {ADAPTS}, or a 0 or 1 for each layer such as '011', "
-                f"got {self.adapts!r}"
-            )
-        if type(self.steps) is not int or self.steps < 1:
-            raise ValueError(f"`steps` must be a whole number from 1, got {self.steps!r}")
-        for name, low, high in (
-            ("rate", 0.0, math.inf),
-            ("clip", 0.0, math.inf),
-            ("multi_step", 0.0, 1.0),
-            ("anneal", 0.0, 1.0),
-        ):
-            value = getattr(self, name)
-            number = isinstance(value, int | float) and math.isfinite(value)
-            if not number or not low <= value <= high:
-                raise ValueError(
-                    f"`{name}` must be a finite number from {low:g} to {high:g}, got {value!r}"
-                )
-        self._check_support()
-        if isinstance(self.update, str) or not isinstance(self.update, Sequence):
-            raise ValueError(f"`update` must be a list of tokens, got {self.update!r}")
+        check_genes(self)
         kind = _KINDS.get(self.rates, "scalar")
         object.__setattr__(self, "update", tuple(self.update))
         object.__setattr__(self, "expression", Update.of(self.update, self.table, kind))
 
-    def _check_support(self) -> None:
-        if self.support == "all":
-            return
-        single = isinstance(self.support, Mapping) and len(self.support) == 1
-        way, size = next(iter(self.support.items())) if single else ("", 0)
-        if way not in SUPPORTS or type(size) is not int or size < 1:
-            raise ValueError(
-                "`support` must be 'all', {'batches': n} or {'stream': n} with n from 1, got "
-                f"{self.support!r}"
-            )
-        if way == "stream" and self.multi_step:
-            raise ValueError("`multi_step` must be 0 where the support is a stream")
+    @property
+    def context(self) -> tuple[int, bool] | None:
+        """Numbers of a context, 0 where they are channels' own, and whether it scales layers."""
+        if self.adapts == "channels":
+            return 0, True
+        if not isinstance(self.adapts, Mapping) or len(self.adapts) != 1:
+            return None
+        ((way, size),) = self.adapts.items()
+        return (size, way == "film") if way in CONTEXTS and type(size) is int and size > 0 else None
 
     @property
     def streams(self) -> bool:
@@ -171,6 +139,8 @@ class GradientRule:
     def frame(self) -> str:
         """Text that is equal for rules which differ in their updates and in numbers only."""
         taken = "" if self.support == "all" else f" support={self.support}"
+        taken += "".join(f" {sense.name}" for sense in self.senses)
+        taken += "" if self.head == "network" else f" head={self.head}"
         return (
             f"steps={self.steps} order={self.order} rates={self.rates} adapts={self.adapts} "
             f"multi_step={self.multi_step} anneal={self.anneal} affine={self.affine} "
@@ -197,6 +167,8 @@ class GradientRule:
         Raises:
             ValueError: if none is left, as with `"body"` on a network of one layer.
         """
+        if self.context is not None:
+            return [name for name in params if name.startswith("context:")]
         layers = list(dict.fromkeys(layer_of(name) for name in params))
         mask = dict.fromkeys(layers, True)
         if self.adapts in ("head", "body"):
@@ -216,7 +188,7 @@ class GradientRule:
             )
         return chosen
 
-    def learned(self, params: Tensors) -> Tensors:
+    def learned(self, params: Tensors, generator: torch.Generator | None = None) -> Tensors:
         """Return the initial learned numbers, named as `init` reads them."""
         some = next(iter(params.values()))
         found: Tensors = {}
@@ -231,6 +203,9 @@ class GradientRule:
         for extra in self.extras:
             for name, value in params.items():
                 found[f"{extra}:{name}"] = torch.full_like(value, EXTRAS[extra])
+        generator = generator or torch.Generator().manual_seed(0)
+        for sense in self.senses:
+            found |= sense.learned(params, self.steps, generator)
         if self.expression.learned:
             found[CONSTANTS] = some.new_tensor(self.expression.learned)
         return found
@@ -250,10 +225,22 @@ class GradientRule:
         """Which of the `EXTRAS` the update uses."""
         return [name for name in EXTRAS if name in self.update]
 
+    @property
+    def by_weight(self) -> bool:
+        """Whether something is learned for each weight, or for each row of weights."""
+        return self.rates == "parameter" or bool(self.extras) or "curved" in self.update
+
+    @property
+    def senses(self) -> list[Sense]:
+        """What the update sees that is learned as a whole."""
+        used = {name for name in LEARNED if name in self.update}
+        used = {name for name in used if self.table[name] is LEARNED[name]}
+        return [sense for sense in SENSES if not used.isdisjoint(sense.tokens)]
+
     def init(self, params: Tensors, learned: Tensors, constants: Tensors) -> State:
         """Return what the rule carries from step to step."""
         if self.update == DESCENT and not self.clip:
-            return State(self._rates(params, learned, constants), {}, None, ())
+            return State(self._rates(params, learned, constants), {}, None, Memory())
         return self.carried(params, learned, constants)
 
     def carried(self, params: Tensors, learned: Tensors, constants: Tensors) -> State:
@@ -269,8 +256,11 @@ class GradientRule:
         for extra in EXTRAS:
             if f"{extra}:{next(iter(params))}" in learned:
                 numbers[extra] = start.flatten({n: learned[f"{extra}:{n}"] for n in params})
-        memory = (torch.zeros_like(start.vector),) * self.expression.memories
-        return State(rates, numbers, start, memory)
+        for sense in self.senses:
+            numbers |= {n: v for n, v in learned.items() if n.split(":")[0] == sense.name}
+        averages = (torch.zeros_like(start.vector),) * self.expression.memories
+        kept = tuple(sense.start(start) for sense in self.senses)
+        return State(rates, numbers, start, Memory(averages, kept))
 
     def apply(
         self, grads: Tensors, loss: Tensor, state: State, params: Tensors, step: int
@@ -282,25 +272,32 @@ class GradientRule:
                 name: torch.addcmul(value, self._at(state.rates[name], step), grads[name], value=-1)
                 for name, value in params.items()
             }, state
-        seen = self.sees(grads, loss, state, params, step)
+        seen, kept = self.sees(grads, loss, state, params, step)
         numbers = Numbers(state.numbers["fixed"], state.numbers["learned"])
-        move, memory = self.expression(seen, numbers, state.memory, start.layers, step + 1)
+        averages = state.memory.averages
+        move, averages = self.expression(seen, numbers, averages, start.layers, step + 1)
         new = start.unflatten(seen["parameter"] - move)
-        return new, state._replace(memory=tuple(memory))
+        return new, state._replace(memory=Memory(tuple(averages), kept))
 
     def sees(
         self, grads: Tensors, loss: Tensor, state: State, params: Tensors, step: int
-    ) -> Tensors:
-        """Return what an update sees at a step, by name."""
+    ) -> tuple[Tensors, tuple[Tensors, ...]]:
+        """Return what an update sees at a step, by name, and what the senses keep."""
         start = state.start
         assert start is not None
         gradient = start.flatten(grads)
         if "clip" in state.numbers:
             length = (gradient.square().sum() + TINY**2).sqrt()
             gradient = gradient * (state.numbers["clip"] / length).clamp(max=1.0)
-        return {
+        parameter = start.flatten(params)
+        now = Happening(gradient, parameter, loss, self.place(step), start)
+        told = [
+            sense(now, state.numbers, kept)
+            for sense, kept in zip(self.senses, state.memory.kept, strict=True)
+        ]
+        seen = {
             "gradient": gradient,
-            "parameter": start.flatten(params),
+            "parameter": parameter,
             "initial": start.vector,
             "rate": self._rate(state.rates, start, step),
             "loss": loss.unsqueeze(-1),
@@ -308,6 +305,9 @@ class GradientRule:
             **{name: state.numbers[name] for name in EXTRAS if name in state.numbers},
             **start.known,
         }
+        for given, _ in told:
+            seen |= given
+        return seen, tuple(after for _, after in told)
 
     def _rates(self, params: Tensors, learned: Tensors, constants: Tensors) -> Tensors:
         if self.rates == "fixed":

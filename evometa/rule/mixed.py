@@ -13,7 +13,7 @@ from torch import Tensor
 from evometa.rule.gradient import CONSTANTS, EXTRAS, GradientRule
 from evometa.rule.outer import Outer
 from evometa.rule.protocol import Tensors
-from evometa.rule.state import State
+from evometa.rule.state import Memory, State
 from evometa.rule.update import Layers, Numbers
 
 WHICH = "update:which"
@@ -99,13 +99,13 @@ class MixedRule:
         """Choose which of the parameters adapt."""
         return self.alone.adapting(params)
 
-    def learned(self, params: Tensors) -> Tensors:
+    def learned(self, params: Tensors, generator: torch.Generator | None = None) -> Tensors:
         """Return the initial learned numbers."""
         most = max(len(rule.expression.learned) for rule in self.rules)
         found: Tensors = {}
         for rule in self.rules:  # what any of them learns for each weight, all carry along
             found |= {n: v for n, v in rule.learned(params).items() if n.split(":")[0] in EXTRAS}
-        return _padded({**found, **self.alone.learned(params)}, params, most)
+        return _padded({**found, **self.alone.learned(params, generator)}, params, most)
 
     def constants(self, params: Tensors) -> Tensors:
         """Return the fixed numbers, and which update is meant."""
@@ -118,8 +118,8 @@ class MixedRule:
         state = self.alone.carried(params, learned, constants)
         assert state.start is not None
         most = max(rule.expression.memories for rule in self.rules)
-        memory = state.start.vector.new_zeros((most, state.start.vector.shape[0]))
-        return MixedState(state, memory, constants[WHICH])
+        averages = state.start.vector.new_zeros((most, state.start.vector.shape[0]))
+        return MixedState(state, Memory(averages, state.memory.kept), constants[WHICH])
 
     def apply(
         self, grads: Tensors, loss: Tensor, state: MixedState, params: Tensors, step: int
@@ -127,11 +127,14 @@ class MixedRule:
         """Return the parameters after one step, and the state."""
         start = state.state.start
         assert start is not None
-        seen = self.alone.sees(grads, loss, state.state, params, step)
+        known = state.state._replace(memory=state.memory)
+        seen, kept = self.alone.sees(grads, loss, known, params, step)
         numbers = state.state.numbers
         call = _Call(self.rules, tuple(seen), start.layers, step + 1)
-        tensors = (numbers["fixed"], numbers["learned"], state.memory, *seen.values())
-        move, memory = _dispatch(call, state.which, tensors)
+        averages = state.memory.averages
+        tensors = (numbers["fixed"], numbers["learned"], averages, *seen.values())
+        move, averages = _dispatch(call, state.which, tensors)
+        memory = Memory(averages, kept)
         return start.unflatten(seen["parameter"] - move), state._replace(memory=memory)
 
 
@@ -140,12 +143,12 @@ class MixedState(NamedTuple):
 
     Attributes:
         state: rates, constants and the initial parameters.
-        memory: running averages, shape `(most of any rule, weights)`.
+        memory: running averages, shape `(most of any rule, weights)`, and what the senses keep.
         which: the update that is meant, without axes.
     """
 
     state: State
-    memory: Tensor
+    memory: Memory
     which: Tensor
 
 

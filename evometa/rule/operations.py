@@ -152,6 +152,22 @@ trained. What it does: arithmetic; the `norm` and `mean` of each layer; and runn
 first argument being the share that is kept: `average` from 0, `unbiased` as Adam's, `before` the
 present step, and `trace`, a sum that decays."""
 
+LEARNED: Mapping[str, Operation] = MappingProxyType(
+    {
+        op.name: op
+        for op in (
+            _seen("curved", "element", "M(g)"),
+            _seen("pace", "layer", "pace(w, g)"),
+            _seen("fade", "layer", "fade(w, g)"),
+            _seen("input", "element", "i(g, loss)"),
+            _seen("forget", "element", "(1 - f(g, loss))"),
+        )
+    }
+)
+"""What a rule sees besides, where it is asked for: the gradient `curved` by learned matrices
+(Meta-Curvature); `pace` and `fade`, the rate and the loss of weight that a network chooses for each
+layer (ALFA); `input` and `forget`, the gates of a learned cell for each weight (Meta-LSTM)."""
+
 
 def operations(own: Sequence[Primitive] = ()) -> dict[str, Operation]:
     """Return the operations by name, with primitives of one's own.
@@ -160,7 +176,7 @@ def operations(own: Sequence[Primitive] = ()) -> dict[str, Operation]:
         ValueError: if the name of a primitive is taken, or it has no function that keeps the shape
             of its arguments and is finite, with finite first and second derivatives, on `PROBE`.
     """
-    table = dict(OPERATIONS)
+    table = {**OPERATIONS, **LEARNED}
     for primitive in own:
         table[primitive.name] = _own(primitive)
     return table

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Protocol, TypeAlias
 
+import torch
 from torch import Tensor
 
 from evometa.rule.outer import Outer
@@ -87,8 +88,13 @@ class Rule(Protocol):
         """Choose which of the parameters, in the network's order, adapt."""
         ...
 
-    def learned(self, params: Tensors) -> Tensors:
-        """Return the initial values of what the outer loop trains besides the parameters."""
+    def learned(self, params: Tensors, generator: torch.Generator | None = None) -> Tensors:
+        """Return the initial values of what the outer loop trains besides the parameters.
+
+        Args:
+            params: the adapting parameters; an axis of length 1 stands for one of any length.
+            generator: draws what is random; default one of a fixed seed.
+        """
         ...
 
     def constants(self, params: Tensors) -> Tensors:

@@ -52,10 +52,21 @@ def formula(rule: GradientRule) -> str:
     """Return the update as a formula: `w ← w - rate·g`.
 
     `g` is the gradient, `w₀` the meta-trained initial weights, `s` the share of steps done, `‖·‖`
-    the norm of a layer; `avg(x; d)` a running average that keeps the share `d` at each step,
-    `avg*` the same without the bias of its start, `avg₋` before the present step, `sum(x; d)` a
-    sum that decays. Learned constants are marked with `~`.
+    the norm of a layer; `M(g)` the gradient after learned matrices, `pace` and `fade` what a
+    network says of a layer, `i`, `f` the gates of a learned cell; `avg(x; d)` a running average
+    that keeps the share `d` at each step, `avg*` the same without the bias of its start, `avg₋`
+    before the present step, `sum(x; d)` a sum that decays. Learned constants are marked with `~`.
+    Before it stands what the first step starts from, if that is not `w₀` alone.
     """
+    return "; ".join([*_starts(rule), f"w ← w - {_expression(rule)}"])
+
+
+def _starts(rule: GradientRule) -> list[str]:
+    found = [] if rule.context is None else ["w ← 0, what moves the layers"]
+    return [*found, *["head ← 2·cₖ, -‖cₖ‖² of the class means cₖ"] * (rule.head == "prototypes")]
+
+
+def _expression(rule: GradientRule) -> str:
     nodes = rule.expression.nodes
     texts: list[str] = [""] * len(nodes)
     for place in range(len(nodes) - 1, -1, -1):
@@ -74,7 +85,7 @@ def formula(rule: GradientRule) -> str:
                 text = text[1:-1]  # the operation has parentheses of its own
             arguments.append(text)
         texts[place] = template.format(*arguments)
-    return f"w ← w - {texts[0]}"
+    return texts[0]
 
 
 def python_source(rule: GradientRule, name: str = "update") -> str:
@@ -95,7 +106,9 @@ def python_source(rule: GradientRule, name: str = "update") -> str:
     helpers = [textwrap.dedent(text).strip() for key, text in _HELPERS.items() if key in used]
     helpers += [_own_source(primitive.name, primitive.function) for primitive in own]
     constants = ", ".join(f"{value!r}" for value in rule.expression.learned)
-    extras = "".join(f", {name}" for name in rule.extras)
+    learned = [function for sense in rule.senses for function in sense.functions]
+    helpers += [inspect.getsource(function).strip() for function in learned]
+    extras = "".join(f", {name}" for name in _given(rule))
     signature = (
         f"def {name}(parameter, gradient, initial, rate, loss, step, sizes{extras}, memory=None, "
         "constants=None):"
@@ -152,6 +165,7 @@ def _docstring(rule: GradientRule, constants: str) -> list[str]:
         "        step: from 0.",
         "        sizes: number of weights of each layer, a list.",
         *(f"        {extra}: learned, shape (weights,)." for extra in rule.extras),
+        *(f"        {', '.join(sense.tokens)}: {sense.about}." for sense in rule.senses),
         "        memory: what the last call returned; None at the first step.",
         f"        constants: the learned ones; as they were before training: [{constants}].",
         "",
@@ -159,6 +173,11 @@ def _docstring(rule: GradientRule, constants: str) -> list[str]:
         "        The parameters after the step, and the memory for the next one.",
         '    """',
     ]
+
+
+def _given(rule: GradientRule) -> list[str]:
+    """Return the names of learned things that the function takes."""
+    return [*rule.extras, *(name for sense in rule.senses for name in sense.tokens)]
 
 
 def _spaced(helpers: Sequence[str]) -> list[str]:

@@ -7,9 +7,10 @@ from types import MappingProxyType
 from typing import Any
 
 from evometa.errors import SpaceError
-from evometa.rule.gradient import AFFINE, DESCENT, ORDERS, RATES
+from evometa.rule.genes import AFFINE, ORDERS, RATES
+from evometa.rule.gradient import DESCENT
 from evometa.rule.known import KNOWN
-from evometa.rule.operations import OPERATIONS
+from evometa.rule.operations import LEARNED, OPERATIONS
 from evometa.rule.outer import SCHEDULES
 from evometa.space import Choice, Float, Int, Primitive, Space, Struct, Tree
 
@@ -51,6 +52,25 @@ RULES = MappingProxyType(
             "outer": {"adam": {"rate": 1e-3, "schedule": "cosine"}},
         },
         "lslr": {**_MAML, "rates": "layer-step"},
+        "proto-maml": {**_MAML, "steps": 5, "rate": 0.1, "head": "prototypes"},
+        "fo-proto-maml": {**_MAML, "steps": 5, "rate": 0.1, "head": "prototypes", "order": 1},
+        "meta-curvature": {**_MAML, "update": ["mul", "rate", "curved"]},
+        "cavia": {**_MAML, "rate": 1.0, "adapts": {"context": 5}},
+        "alfa": {
+            **_MAML,
+            "steps": 5,
+            "rates": "layer-step",
+            "update": [
+                *["add", "mul", "mul", "rate", "pace", "gradient"],
+                *["mul", "fade", "parameter"],
+            ],
+        },
+        "meta-lstm": {
+            **_MAML,
+            "steps": 8,
+            "order": 1,
+            "update": ["add", "mul", "input", "gradient", "mul", "forget", "parameter"],
+        },
         **{name: {**_MAML, "steps": 5, "update": tokens} for name, tokens in KNOWN.items()},
     }
 )
@@ -80,10 +100,12 @@ def rule_space(
     loss: Space | None = None,
     clip: Space | None = None,
     support: Space | None = None,
+    head: Space | None = None,
 ) -> Struct:
     """Return the space of gradient rules; every argument narrows or widens one gene.
 
-    All presets of the gradient family are points of it. `Choice(value)` fixes a gene.
+    All presets of the gradient family are points of it, those with genes that it has only where
+    they are asked for among them. `Choice(value)` fixes a gene.
 
     Args:
         steps: inner steps; default `Int(1, 5)`.
@@ -91,7 +113,8 @@ def rule_space(
         order: order of derivative; default `Choice(0, 1, 2)`.
         rates: which rates are learned; default all of `fixed, shared, layer, layer-step,
             parameter`.
-        adapts: which parameters adapt; default all of `all, head, body`.
+        adapts: which parameters adapt; default all of `all, head, body`. For all ways
+            `Choice("all", "head", "body", "norm", "channels", context=Int(1, 9), film=Int(1, 9))`.
         multi_step: share of meta-training in which all steps' losses count; default
             `Choice(0.0, 0.1)`.
         anneal: share of meta-training that is first order; default `Choice(0.0, 0.5)`.
@@ -104,11 +127,14 @@ def rule_space(
         clip: longest gradient, 0 for no limit; default no limit alone.
         support: how the support is taken; default all of it at each step, without a gene for it.
             For all ways `Choice("all", batches=Int(1, 16), stream=Int(1, 16))`.
+        head: where the last layer comes from; default the network, without a gene for it.
+            `Choice("network", "prototypes")` for both.
 
     Returns:
         A `Struct` whose genomes `make_rule` understands.
     """
-    fields: dict[str, Any] = {} if support is None else {"support": support}
+    asked = {"support": support, "head": head}
+    fields: dict[str, Any] = {name: gene for name, gene in asked.items() if gene is not None}
     return Struct(
         steps=Int(1, 5) if steps is None else steps,
         rate=Float(0.001, 1.0, log=True) if rate is None else rate,
@@ -127,13 +153,20 @@ def rule_space(
 
 
 def update_space(
-    *, own: Sequence[Primitive] = (), leave_out: Sequence[str] = (), size: int = 24, depth: int = 8
+    *,
+    own: Sequence[Primitive] = (),
+    leave_out: Sequence[str] = (),
+    learned: Sequence[str] = (),
+    size: int = 24,
+    depth: int = 8,
 ) -> Tree:
     """Return the space of updates: typed expressions that see the gradient.
 
     Args:
         own: primitives of one's own, with their functions.
         leave_out: names of `OPERATIONS` that may not be used.
+        learned: names of `LEARNED` that may be used besides; with `curved` among them, which is a
+            gradient, an update need not use `gradient`.
         size: most nodes.
         depth: most levels below the root.
 
@@ -143,5 +176,10 @@ def update_space(
     for name in leave_out:
         if name not in OPERATIONS:
             raise SpaceError(f"an operation must be one of {', '.join(OPERATIONS)}, got {name!r}")
+    for name in learned:
+        if name not in LEARNED:
+            raise SpaceError(f"`learned` must be of {', '.join(LEARNED)}, got {name!r}")
+    more = [LEARNED[name].primitive for name in learned]
     built_in = [op.primitive for op in OPERATIONS.values() if op.name not in leave_out]
-    return Tree([*built_in, *own], size=size, depth=depth, required=["gradient"])
+    required = [] if "curved" in learned else ["gradient"]
+    return Tree([*built_in, *more, *own], size=size, depth=depth, required=required)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,13 +19,25 @@ class State(NamedTuple):
         rates: the rate of each parameter.
         numbers: constants of the update.
         start: the initial parameters; None for plain gradient descent.
-        memory: running averages, each of shape `(weights,)`.
+        memory: running averages, each of shape `(weights,)`, and what each sense keeps.
     """
 
     rates: Tensors
     numbers: Tensors
     start: Flat | None
-    memory: tuple[Tensor, ...]
+    memory: Memory
+
+
+class Memory(NamedTuple):
+    """What changes from step to step besides the parameters.
+
+    Attributes:
+        averages: running averages: one vector each, or all as rows.
+        kept: what each sense keeps, by name.
+    """
+
+    averages: Any = ()
+    kept: tuple[Tensors, ...] = ()
 
 
 class Flat(NamedTuple):
@@ -66,8 +78,8 @@ class Flat(NamedTuple):
         return Flat(vector, shapes, Layers(tuple(sizes), index), known)
 
     def flatten(self, tensors: Tensors) -> Tensor:
-        """Return other tensors of the same names and shapes as a vector."""
-        return torch.cat([tensors[name].reshape(-1) for name in self.shapes])
+        """Return other tensors of the same names as a vector; axes of length 1 are spread."""
+        return torch.cat([tensors[n].expand(shape).reshape(-1) for n, shape in self.shapes.items()])
 
     def unflatten(self, vector: Tensor) -> Tensors:
         """Return the parts of a vector by name."""

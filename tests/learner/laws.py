@@ -95,3 +95,14 @@ def assert_same(ours, theirs, **tolerance):
     assert ours.keys() == theirs.keys()
     for name in ours:
         torch.testing.assert_close(ours[name], theirs[name], **tolerance)
+
+
+def assert_packed_equals_single(learners, episodes, **tolerance):
+    """A pack of learners of equal structure gives each the meta-gradient that it has alone."""
+    metas = [begin(learner, seed) for seed, learner in enumerate(learners)]
+    layout, stage = Layout.of(metas[0]), stage_at(learners[0], learners[0].traits, 1.0)
+    program = Program(stage.learner, layout, VMAP)
+    together = program(Pack.of(metas, [0.0], CPU), stage.numbers, packed(episodes, len(metas)))
+    for place, meta in enumerate(metas):
+        alone = program(Pack.of([meta], [0.0], CPU), stage.numbers, packed(episodes))
+        torch.testing.assert_close(together.grads[place], alone.grads[0], **tolerance)
