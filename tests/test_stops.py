@@ -101,6 +101,16 @@ def test_a_confirmation(folder, where):
     stop(driven, [signal.SIGTERM] * 2, "every finished training is kept")
 
 
+@pytest.mark.parametrize("where", [SERIAL[:2], RAY[:4]], ids=["serial", "ray"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
+def test_a_comparison(folder, where, number):
+    words = ("compare", "study.py", "--run", "r", "--seeds", 900, "--episodes", 4, *where)
+    driven = Driven(folder, *words)
+    while not (folder / "r" / "confirmed" / ".lock").exists():  # it has begun
+        assert not driven.ends(0.01), driven.said
+    stop(driven, [number] * 2, "The same command goes on with the others")
+
+
 def test_threads_of_user_code_do_not_keep_a_command_from_ending(folder):
     thread = "(threading.Thread(target=time.sleep, args=(3600,)).start(), mlp"
     changed = STUDY.replace("(time.sleep(0.03), mlp", thread).replace(

@@ -20,7 +20,7 @@ from rich.markup import escape
 
 from evometa import __version__
 from evometa.cli.console import err, out, prepare
-from evometa.cli.reuse import confirm, export, rerun
+from evometa.cli.reuse import compare, confirm, export, rerun
 from evometa.cli.runs import convert, report, show, top
 from evometa.cli.studies import check, resume, search
 from evometa.errors import EvometaError
@@ -31,7 +31,7 @@ __all__ = ["app", "main"]
 LEAVE_SECONDS = 5.0
 INTERRUPTED = 130  # by Ctrl-C or SIGTERM alike: 128 + SIGINT, as is the custom
 
-COMMANDS = (search, resume, top, show, report, confirm, rerun, export, convert, check)
+COMMANDS = (search, resume, compare, top, show, report, confirm, rerun, export, convert, check)
 
 app = typer.Typer(
     help="Search network architectures together with the learning rules they adapt with.",

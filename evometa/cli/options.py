@@ -11,7 +11,8 @@ import typer
 from evometa.files import local
 
 
-def _place(text: str) -> Any:
+def place_of(text: str) -> Any:
+    """Return the path, or the store's path, that a text names."""
     from evometa.store import place
 
     return place(text)
@@ -31,10 +32,10 @@ def local_path(help_: str, *names: str, metavar: str = "PATH") -> Any:
 
 StudyPath = Annotated[Path, local_path("A Python file that assigns `study`.", metavar="FILE")]
 RunPath = Annotated[
-    Any, typer.Argument(help="A run directory, or its URL.", metavar="RUN", parser=_place)
+    Any, typer.Argument(help="A run directory, or its URL.", metavar="RUN", parser=place_of)
 ]
 RunPaths = Annotated[
-    list[Any], typer.Argument(help="Run directories, or URLs.", metavar="RUN...", parser=_place)
+    list[Any], typer.Argument(help="Run directories, or URLs.", metavar="RUN...", parser=place_of)
 ]
 NewRun = Annotated[
     Any,
@@ -42,7 +43,7 @@ NewRun = Annotated[
         "--run",
         help="Run directory, or a URL: s3://...; default runs/NAME.",
         metavar="RUN",
-        parser=_place,
+        parser=place_of,
     ),
 ]
 
@@ -76,7 +77,7 @@ WarmStart = Annotated[
         "--warm-start",
         help="An earlier run to begin with; or several.",
         metavar="RUN",
-        parser=_place,
+        parser=place_of,
     ),
 ]
 Hours = Annotated[float | None, typer.Option(help="Stop after so many hours.")]
@@ -112,6 +113,11 @@ DataFolder = Annotated[
 ]
 Download = Annotated[bool, typer.Option("--download", help="Fetch the published data set.")]
 SkipBroken = Annotated[bool, typer.Option(help="Leave out broken images instead of stopping.")]
+
+# what is trained without a search
+NewSeeds = Annotated[int, typer.Option("--seeds", help="New trainings of each.", min=1)]
+TestEpisodes = Annotated[int, typer.Option("--episodes", help="Of meta-test.", min=2)]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 # where it runs
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, ...")]

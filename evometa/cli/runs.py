@@ -13,7 +13,7 @@ import typer
 from rich.markup import escape
 
 from evometa.cli.console import err, out
-from evometa.cli.options import RunPath, RunPaths, local_path
+from evometa.cli.options import AsJson, RunPath, RunPaths, local_path, quoted
 from evometa.errors import EvometaError, StoreError
 from evometa.files import is_stream, write_stream
 
@@ -29,7 +29,7 @@ def top(
     runs: RunPaths,
     n: Annotated[int, typer.Option("-n", help="How many.", min=1)] = 10,
     by: Annotated[str | None, typer.Option(help="Objective to rank by.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
     operators: Annotated[
         bool, typer.Option("--operators", help="Print which mutations made better children.")
     ] = False,
@@ -102,9 +102,9 @@ def report(
     with contextlib.suppress(KeyboardInterrupt):  # the last page must not load itself again
         while live and is_held(run):
             started = time.monotonic()
-            _write_report(run, file, live=True)
+            write_report(run, file, live=True)
             time.sleep(max(LIVE_SECONDS, 3 * (time.monotonic() - started)))
-    _write_report(run, file, live=False, stream=stream)
+    write_report(run, file, live=False, stream=stream)
     said.print(escape(f"The report of {run} is in {file}"), highlight=False, soft_wrap=True)
 
 
@@ -137,6 +137,10 @@ def print_best(
         study, table = joined(run_names(runs), studies, load(*runs))
     else:
         study, table = read_search(runs[0])
+    if study.get("kind") == "comparison" and not as_json:
+        text = f"{runs[0]} compares given designs, and has searched nothing. What came out: "
+        out.print(escape(f"{text}evometa report {quoted(runs[0])}"), highlight=False)
+        return
     objectives, scored = study["objectives"], scored_metric(study)
     limits = stored_limits(study)
     ranked = rank(table, objectives, scored=scored, by=by, n=n, limits=limits)
@@ -166,7 +170,15 @@ def _confirmation(run: Place) -> pa.Table | None:
         return None
 
 
-def _write_report(run: Place, file: Place, *, live: bool, stream: bool = False) -> None:
+def write_report(run: Place, file: Place, *, live: bool, stream: bool = False) -> None:
+    """Write what a run found as one HTML file.
+
+    Args:
+        run: the run directory.
+        file: where.
+        live: the page loads itself again.
+        stream: the file is a device or a pipe.
+    """
     from evometa.report.page import render
     from evometa.store import read_search, write_text
 

@@ -59,10 +59,9 @@ def search(
     """Search: propose, meta-train and score candidates; print the best beside the baselines."""
     from evometa import launch
     from evometa.budget import Budget
-    from evometa.observe import find_observer
     from evometa.study_file import load_study
 
-    study_file, observers = load_study(file), [find_observer(name) for name in observer or ()]
+    study_file, observers = load_study(file), _observers(observer)
     settings = launch.Settings(
         candidates=candidates or study_file.study.candidates,
         seed=seed,
@@ -106,11 +105,10 @@ def resume(
     """Go on with a stopped or killed search, to the same table as without the break."""
     from evometa import launch
     from evometa.budget import Budget
-    from evometa.observe import find_observer
     from evometa.store import read_search
 
     budget = Budget(hours, device_seconds, patience)
-    observers = [find_observer(name) for name in observer or ()]
+    observers = _observers(observer)
     kept, _ = read_search(run)
     logs = _logs(run) if worker_logs else None
     out.print(
@@ -203,6 +201,12 @@ def _searching(run: Place) -> Iterator[None]:
         out.print(escape(said), highlight=False, soft_wrap=True)
         raise typer.Exit(130) from None
     _finish(run, time.monotonic() - started)
+
+
+def _observers(names: Sequence[str] | None) -> list[MakeObserver]:
+    from evometa.observe import find_observer
+
+    return [find_observer(name) for name in names or ()]
 
 
 def _text(data: Path | None) -> str | None:

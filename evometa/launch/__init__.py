@@ -1,10 +1,13 @@
 """Start a search or go on with it; the command line calls this, and so may a notebook."""
 
 from evometa.launch.description import (
+    COMPARISON,
     check_same,
     describe,
+    is_comparison,
     named,
     refuse_existing,
+    require_study,
     schema_of,
     stored_study,
 )
@@ -13,6 +16,7 @@ from evometa.launch.preparation import adjusted, choose_plans, preflight, prepar
 from evometa.launch.settings import Data, Settings, Workers
 
 __all__ = [
+    "COMPARISON",
     "Data",
     "Settings",
     "Watch",
@@ -21,11 +25,13 @@ __all__ = [
     "check_same",
     "choose_plans",
     "describe",
+    "is_comparison",
     "make_executor",
     "named",
     "preflight",
     "prepare",
     "refuse_existing",
+    "require_study",
     "resume",
     "schema_of",
     "start",

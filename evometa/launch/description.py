@@ -31,6 +31,9 @@ _KINDS = {
 }
 """Settings of which study.json must not say something else."""
 
+COMPARISON = "comparison"
+"""The `kind` of a run that searches nothing."""
+
 
 def describe(file: StudyFile, settings: Settings) -> dict[str, Any]:
     """Return the study as plain data, as study.json keeps it."""
@@ -68,27 +71,49 @@ def schema_of(file: StudyFile) -> pa.Schema:
 
 
 def refuse_existing(run: Place, file: StudyFile) -> None:
-    """Refuse a run directory that exists, and say whether it can be resumed.
+    """Refuse a run directory that exists, and say how to go on with it, if that can be.
 
     Raises:
-        StoreError: if `run` holds a search.
+        StoreError: if `run` holds a search, or a comparison.
     """
     if not (run / "study.json").exists():
         return  # a folder that is no run is refused when the run's is made
     kept = RunDirectory.read(run)
+    require_study(run, kept, file)
+    raise StoreError(
+        f"{run} holds {_what(kept)} of this study; go on with it: {way_on(run, kept)}, "
+        "or start another with --run FOLDER"
+    )
+
+
+def require_study(run: Place, kept: Mapping[str, Any], file: StudyFile) -> None:
+    """Raise `StoreError` if a run is that of another study file, or of other files beside it."""
     changed = _changed(kept.get("files", {}), file.bundle().describe())
     digest = kept.get("file_sha256", "")
     if digest == file.sha256 and not changed:
-        raise StoreError(
-            f"{run} holds a search of this study; go on with it: evometa resume {run}, "
-            "or start another with --run FOLDER"
-        )
+        return
     raise StoreError(
-        f"{run} holds a search of another study: {kept.get('file')} (sha256 "
+        f"{run} holds {_what(kept)} of another study: {kept.get('file')} (sha256 "
         f"{digest[:12]}), not {file.path} (sha256 {file.sha256[:12]})"
         f"{''.join(f', and {each}' for each in changed)}; "
         "start this one with --run FOLDER"
     )
+
+
+def is_comparison(kept: Mapping[str, Any]) -> bool:
+    """Return whether a run compares given designs, and searches nothing, by its study.json."""
+    return kept.get("kind") == COMPARISON
+
+
+def way_on(run: Place, kept: Mapping[str, Any]) -> str:
+    """Return the command that goes on with a run."""
+    if is_comparison(kept):
+        return f"evometa compare {kept.get('file')} --run {run}"
+    return f"evometa resume {run}"
+
+
+def _what(kept: Mapping[str, Any]) -> str:
+    return "a comparison" if is_comparison(kept) else "a search"
 
 
 def stored_study(
@@ -100,7 +125,7 @@ def stored_study(
         kept: study.json.
         run: the run directory; the study file in it is run, with the files that were found to
             belong to it, whatever has become of the originals.
-        data: where the data is now; default where it was.
+        data: where the data is now, of which the folder counts; default where it was.
 
     Raises:
         StoreError: if study.json lacks what a search began with.
@@ -112,7 +137,9 @@ def stored_study(
         strange = [n for n, kind in _KINDS.items() if type(options.get(n, kind())) is not kind]
         if strange:
             raise TypeError(f"settings.{strange[0]} must be of type {_KINDS[strange[0]].__name__}")
-        options["data"] = data or Data(**options["data"])
+        options["data"] = Data(**options["data"])
+        if data is not None:  # how it is read stays
+            options["data"] = replace(options["data"], folder=data.folder)
         options["budget"] = Budget(**options.get("budget", {}))
         settings = Settings(**options)
         training, _ = replace(Training(), **kept["training"]), kept["file"]

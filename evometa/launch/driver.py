@@ -15,10 +15,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from evometa.budget import Budget, Meter
+from evometa.errors import StoreError
 from evometa.evaluate import Evaluator, identify
 from evometa.execute import Executor, Limits, Serial
 from evometa.execute.ray_pool import RayPool
-from evometa.launch.description import check_same, describe, schema_of, stored_study
+from evometa.launch.description import (
+    check_same,
+    describe,
+    is_comparison,
+    schema_of,
+    stored_study,
+    way_on,
+)
 from evometa.launch.settings import Data, Settings, Workers
 from evometa.observe import MakeObserver, Observers
 from evometa.report import summary_of
@@ -105,11 +113,16 @@ def resume(
         observers: make observers of one's own.
 
     Raises:
-        StoreError: if there is no run, or another driver holds it.
+        StoreError: if there is no run, it is a comparison, or another driver holds it.
         StudyError: if the study or its data is not what it was.
     """
     with ExitStack() as stack:
         directory = stack.enter_context(RunDirectory.open(run))
+        if is_comparison(directory.study):
+            raise StoreError(
+                f"{run} holds a comparison, which searches nothing; go on with it: "
+                f"{way_on(run, directory.study)}"
+            )
         settings, file = stored_study(directory.study, run, data)
         if candidates is not None:
             settings = replace(settings, candidates=candidates)

@@ -83,6 +83,12 @@ def preflight(
 
     Files that the study opens meanwhile are kept with its run.
 
+    Args:
+        file: the study, its task loaded.
+        seed: seeds the samples and the initial parameters.
+        device_name: where candidates are trained.
+        samples: how many genomes are drawn.
+
     Returns:
         Those that passed, the baselines first.
 
@@ -109,7 +115,7 @@ def preflight(
             admitted.append(_admitted(study, genome, seed, device_name))
         except Rejected as reason:
             reasons.append(f"{reason} (genome {json.dumps(genome)})")
-    if len(reasons) == samples:
+    if samples and len(reasons) == samples:
         raise StudyError(
             f"{file.path}: none of {samples} genomes drawn from the space can work; the first: "
             f"{reasons[0]}"

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -46,6 +46,11 @@ class Estimate:
 
     def __str__(self) -> str:
         return f"{self.mean:.4g} ± {self.half:.2g}" + ("" if self.seeds else " (one seed)")
+
+    @property
+    def is_sure(self) -> bool:
+        """Whether a difference is one: zero is outside of an interval that counts seeds."""
+        return self.seeds and abs(self.mean) > self.half
 
     @property
     def signed(self) -> str:
@@ -207,6 +212,46 @@ def _name(row: Mapping[str, Any]) -> str:
     return baseline_name(row)
 
 
+def told_apart(found: Sequence[Confirmed], table: pa.Table) -> str:
+    """Say in a sentence which baselines can be told apart, and which cannot.
+
+    Args:
+        found: as `compare` returns it.
+        table: `confirm.parquet`.
+    """
+    designs = [each for each in found if each.name]
+    said = []
+    for place, one in enumerate(designs):
+        below: dict[str, list[str]] = {}
+        for two in designs[place + 1 :]:
+            below.setdefault(_relation(one, two), []).append(two.name)
+        texts = [f"{relation} {_listed(names)}" for relation, names in below.items()]
+        said += [f"{one.name} {' and '.join(texts)}"] if texts else []
+    pairs = len(designs) * (len(designs) - 1) // 2
+    if not pairs:
+        said += [f"{one.name} stands alone" for one in designs]
+    elif min(each.seeds for each in designs) < 2:
+        said.append("a single seed says nothing of the chance of seeds: --seeds 2 or more")
+    elif pairs > 1:
+        said.append(
+            f"of {pairs} pairs of equals, {0.05 * pairs:.2g} would seem different by chance"
+        )
+    lost = {_name(row) for row in table.to_pylist()} - {each.name for each in found} - {""}
+    said += [f"no training of {_listed(sorted(lost))} has succeeded"] if lost else []
+    return f"Pair by pair, at 95 %: {'; '.join(said)}."
+
+
+def _relation(one: Confirmed, two: Confirmed) -> str:
+    gain = one.gains.get(two.name)
+    if gain is None or not gain.is_sure:
+        return "cannot be told from"
+    return "is better than" if gain.mean > 0 else "is worse than"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+
+
 def print_confirmed(
     console: Console, found: Sequence[Confirmed], study: Mapping[str, Any], table: pa.Table
 ) -> None:
@@ -223,28 +268,57 @@ def print_confirmed(
         _print_reasons(console, table)
         return
     scored = study["metrics"][0]
+    flattered = any(each.bias for each in found)
     rows = []
     for each in found:
         id_ = escape(each.id)
         label = f"[bold]{escape(each.name)}[/] {id_}" if each.name else id_
         seeds = f"{each.seeds}" + (f", {each.failed} failed" if each.failed else "")
-        values = [str(each.test), str(each.validation), str(each.bias or "")]
+        values = [str(each.test), str(each.validation), *[str(each.bias or "")] * flattered]
         cells = [label, *values, f"{each.metrics['params']:,.0f}", seeds]
         rows.append((cells, "cyan" if each.name else ""))
-    titles = ["candidate", scored, "validation", "flattered by", "params", "seeds"]
+    titles = ["candidate", scored, "validation", *["flattered by"] * flattered, "params", "seeds"]
     print_rows(console, titles, rows)
-    for each in found:
-        if each.gains and not each.name:
-            gains = ", ".join(f"{gain.signed} over {name}" for name, gain in each.gains.items())
-            console.print(escape(f"{each.id}: {gains}"), highlight=False)
+    designs = all(each.name for each in found)
+    for place, each in enumerate(found):
+        below = {other.name for other in found[place + 1 :]}  # of designs, each pair once
+        gains = {n: gain for n, gain in each.gains.items() if not each.name or n in below}
+        if gains and (designs or not each.name):
+            text = ", ".join(f"{gain.signed} over {name}" for name, gain in gains.items())
+            console.print(escape(f"{each.name or each.id}: {text}"), highlight=False)
+    if designs:
+        console.print(escape(told_apart(found, table)), highlight=False)
     console.print(
         f"{escape(scored)} is that of meta-test; ± is the 95% interval over seeds and episodes; "
         "gains are on the same episodes. The order is that of meta-validation with the new seeds, "
-        "so that meta-test has chosen nothing; by how much the search's own score was better than "
-        "that is what selection has flattered.",
+        "so that meta-test has chosen nothing"
+        + "; by how much the search's own score was better than that is what selection has "
+        "flattered" * flattered + ".",
         style="dim",
     )
     _print_reasons(console, table)
+
+
+def as_data(
+    found: Sequence[Confirmed], study: Mapping[str, Any], table: pa.Table
+) -> dict[str, Any]:
+    """Return what a confirmation found as plain data, as `--json` prints it.
+
+    Args:
+        found: as `compare` returns it.
+        study: study.json.
+        table: `confirm.parquet`.
+    """
+    failures = [row for row in table.to_pylist() if row["status"] != Status.OK]
+    shown = ("candidate_id", "name", "repeat", "status", "error")
+    scored = scored_metric(study)
+    return {
+        "metric": scored.name,
+        "direction": scored.direction,
+        "found": [asdict(each) for each in found],
+        "failed": [{name: row[name] for name in shown} for row in failures],
+        "said": told_apart(found, table) if found and all(each.name for each in found) else "",
+    }
 
 
 def _print_reasons(console: Console, table: pa.Table) -> None:

@@ -25,9 +25,9 @@ from evometa.evaluate.training import meta_of
 from evometa.learner import Learner, Meta, predictor, unmapped
 from evometa.records import Candidate, Evaluation, Status
 from evometa.reuse.arrays import Array, as_array, classes_of, over_tasks
-from evometa.reuse.confirm import FOLDER
 from evometa.reuse.example import Example
 from evometa.reuse.stored import StoredRun, read_run
+from evometa.reuse.trainings import FOLDER
 from evometa.store import Place, place, read_confirmed
 from evometa.task.classes import class_count
 from evometa.task.episodes import examples_of, leading, over, part_of, to_device

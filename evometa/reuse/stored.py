@@ -12,7 +12,14 @@ import pyarrow.compute as pc
 
 from evometa.errors import StoreError
 from evometa.evaluate import Evaluator
-from evometa.launch import Data, Settings, check_same, describe, stored_study
+from evometa.launch import (
+    Data,
+    Settings,
+    check_same,
+    describe,
+    is_comparison,
+    stored_study,
+)
 from evometa.records import Evaluation
 from evometa.store import Place, evaluations, read_search
 from evometa.study_file import StudyFile
@@ -35,6 +42,11 @@ class StoredRun:
     settings: Settings
     file: StudyFile
     table: pa.Table
+
+    @property
+    def is_comparison(self) -> bool:
+        """Whether it compares given designs, and has searched nothing."""
+        return is_comparison(self.kept)
 
     def evaluation(self, candidate_id: str, rung: int | None = None) -> Evaluation:
         """Return what is stored of a candidate with its own seed, by default at its highest rung.
@@ -64,7 +76,7 @@ class StoredRun:
         return Evaluator(self.file.study, settings.seed, device or settings.device, settings.plans)
 
 
-def read_run(run: Place, data: Path | None = None) -> StoredRun:
+def read_run(run: Place, data: Path | str | None = None) -> StoredRun:
     """Read a run, and run the study file that it keeps.
 
     Args:

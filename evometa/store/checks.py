@@ -21,6 +21,7 @@ _SHAPES: dict[str, type] = {
     "schema": int,
     "file": str,
     "file_sha256": str,
+    "kind": str,
     "objectives": dict,
     "metrics": list,
     "directions": dict,

@@ -28,6 +28,7 @@ _OWN = [
     ("iterations", pa.int64()),
     ("validation_scores", pa.list_(pa.float64())),
     ("search_scores", pa.list_(pa.float64())),
+    ("pack", pa.list_(pa.int64())),
 ]
 """Columns besides those of a run's table, whose `scores` are here those of meta-test."""
 
@@ -47,8 +48,10 @@ def read_confirmed(run: Place) -> pa.Table | None:
         names = table.column_names
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise StoreError(f"{path} cannot be read: {error}; confirm again") from error
+    if "pack" not in names:  # in confirmations of 0.1
+        table = table.append_column("pack", pa.array([[]] * len(table), pa.list_(pa.int64())))
     for name, kind in _OWN:
-        if name not in names or table.schema.field(name).type != kind:
+        if name not in table.column_names or table.schema.field(name).type != kind:
             raise StoreError(f"{path} must have a column {name!r} of type {kind}; confirm again")
     table = check_part(table, path, version_of(table.schema, path), whole=True)
     return as_now(table, lambda: RunDirectory.read(run), path)
@@ -60,6 +63,7 @@ def confirmed_row(
     *,
     iterations: int,
     search_scores: Sequence[float],
+    pack: Sequence[int],
 ) -> dict[str, Any]:
     """Return a new training as a row.
 
@@ -68,6 +72,7 @@ def confirmed_row(
         metrics: names of the study's metrics.
         iterations: meta-iterations.
         search_scores: what the search has found, one value a meta-validation episode.
+        pack: the repeats that were trained together.
     """
     row = to_row(evaluation, 0, make_schema({}, metrics), lambda genome, path: None)
     return {
@@ -75,6 +80,7 @@ def confirmed_row(
         "iterations": iterations,
         "validation_scores": list(evaluation.further.get("meta-validation", ())),
         "search_scores": list(search_scores),
+        "pack": list(pack),
     }
 
 

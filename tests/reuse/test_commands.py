@@ -66,7 +66,7 @@ def test_a_run_of_failures_says_so(tmp_path):
         'mlp(1, [genome["width"]], 1)', 'mlp(1, [genome["width"]], 1 + (genome["width"] > 4))'
     )
     run = make_run(tmp_path, broken, 4)
-    assert "nothing to confirm" in evometa("confirm", run, *CONFIRM, code=2)
+    assert "narrow c000000" in evometa("confirm", run, *CONFIRM)  # the baseline alone
     assert "c000001: equal" in evometa("rerun", run, "c000001")
     assert "cannot" in evometa("export", run, "c000001", tmp_path / "x", code=2)
 

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 import evometa
+from evometa.report.page.compared import KIND, compared
 from evometa.report.page.confirmed import confirmation
 from evometa.report.page.costs import failures, time_spent
 from evometa.report.page.descent import descent
@@ -49,6 +50,8 @@ def render(
     Raises:
         EvometaError: if study.json or the table lack what a report needs.
     """
+    if study.get("kind") == KIND:
+        return _comparison(name, study, confirmed)
     facts = Facts.of(name, study, table)
     with np.errstate(all="ignore"):  # the square of a huge loss is an infinity, and shown as one
         return _rendered(facts, confirmed, live=live)
@@ -70,7 +73,17 @@ def _rendered(facts: Facts, confirmed: pa.Table | None, *, live: bool) -> str:
         failures(facts),
         time_spent(facts),
     ]
-    now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-    foot = f"Made by evometa {evometa.__version__} on {now}. Nothing of the run was executed."
     summary = f"{lead(facts)} {tested.finding}."
-    return page(facts.name, summary, sections, foot=foot, live=live)
+    return page(facts.name, summary, sections, foot=_foot(), live=live)
+
+
+def _comparison(name: str, study: Mapping[str, Any], confirmed: pa.Table | None) -> str:
+    """Return the page of a run that compares given designs."""
+    tested = confirmation(confirmed, study)
+    sections = [tested, compared(study, confirmed)]
+    return page(name, f"{tested.finding}.", sections, foot=_foot(), live=False)
+
+
+def _foot() -> str:
+    now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    return f"Made by evometa {evometa.__version__} on {now}. Nothing of the run was executed."

@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 import pyarrow as pa
 
 from evometa.errors import EvometaError
-from evometa.report.confirmed import Confirmed, compare
+from evometa.report.confirmed import Confirmed, compare, told_apart
 from evometa.report.page.document import Html, Plot, Section, label, paragraph, table
 from evometa.report.page.facts import number
 
@@ -42,8 +42,11 @@ def confirmation(confirmed: pa.Table | None, study: Mapping[str, Any]) -> Sectio
     body: list[Html | Plot] = [
         Plot(_intervals(found, scored), _caption(confirmed), 110 + 34 * len(found)),
         _table(found, scored),
-        paragraph(_about_bias(found, scored)),
     ]
+    if all(each.name for each in found):
+        body.append(paragraph(told_apart(found, confirmed)))
+    if any(each.bias for each in found) or not all(each.name for each in found):
+        body.append(paragraph(_about_bias(found, scored)))
     return Section("confirmed", TOPIC, _finding(found, scored), body)
 
 

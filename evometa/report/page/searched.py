@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow.compute as pc
 
 from evometa.records import Status
-from evometa.report.page.document import Section, cards, chips, cut, folded, paragraph, table
+from evometa.report.page.document import Html, Section, cards, chips, cut, folded, paragraph, table
 from evometa.report.page.facts import Facts, duration
 from evometa.report.show import brief
 
@@ -48,17 +48,23 @@ def searched(facts: Facts) -> Section:
             ]
         ),
         chips(genes),
-        folded(
-            "task, training, versions",
-            table(["", ""], [*_flat("task", task), *_flat("training", training)]),
-            table(["", ""], _flat("", study.get("versions") or {})),
-            paragraph(f"Study file {study.get('file')}, sha256 {study.get('file_sha256')}"),
-        ),
+        declared(study),
     ]
     varied = sum(any(mark in text for mark in (" | ", " to ", "expression")) for _, text in genes)
     start = f"{varied} genes, searched together" if varied else "Searched"
     what = f"{start} on {task.get('name', 'a task')}: {aims}"
     return Section("searched", "What was searched", what, body)
+
+
+def declared(study: Mapping[str, Any]) -> Html:
+    """Return task, training and versions of a study.json, to be opened."""
+    task, training = study.get("task") or {}, study.get("training") or {}
+    return folded(
+        "task, training, versions",
+        table(["", ""], [*_flat("task", task), *_flat("training", training)]),
+        table(["", ""], _flat("", study.get("versions") or {})),
+        paragraph(f"Study file {study.get('file')}, sha256 {study.get('file_sha256')}"),
+    )
 
 
 def _leaves(space: Any, path: str) -> Iterator[tuple[str, str]]:
