@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from evometa import Study, Training
 from evometa import space as s
 from evometa.errors import StoreError, StudyError
-from evometa.evaluate import Evaluator
+from evometa.evaluate import Evaluator, training
 from evometa.evaluate.checkpoint import (
     find_start,
     load_checkpoint,
@@ -53,6 +53,26 @@ def test_a_promoted_candidate_ends_as_if_it_had_never_stopped(tmp_path):
     assert found[0].scores != found[1].scores != found[2].scores
     (alone,) = Evaluator(study(rungs))([candidate(2)])  # its weights are not at hand
     assert alone.scores == whole.scores
+
+
+def test_a_promoted_candidate_trains_the_difference_of_the_rungs(tmp_path, monkeypatch):
+    """Counted at the optimiser; without its weights it begins at the beginning."""
+    steps, step = [], training.outer_step
+    monkeypatch.setattr(training, "outer_step", lambda *given: steps.append(1) or step(*given))
+
+    def taken(evaluate, *candidates):
+        steps.clear()
+        assert all(found.status is Status.OK for found in evaluate([*candidates]))
+        return len(steps)
+
+    made = study(halving(3))
+    folder, nowhere = Evaluator(made, weights=str(tmp_path)), Evaluator(made)
+    assert [taken(folder, candidate(rung)) for rung in range(3)] == [3, 7, 20]
+    assert [taken(nowhere, candidate(rung)) for rung in range(3)] == [3, 10, 30]
+    assert taken(folder, candidate(0, 1)) == 3
+    assert taken(folder, candidate(2, 1)) == 27, "from the first rung to the last"
+    again = replace(candidate(2, 1), repeat=1, seed=repeat_seed(8, 1))
+    assert taken(folder, again) == 30, "another seed has nothing to go on from"
 
 
 def test_a_torn_or_later_checkpoint_is_not_used(tmp_path):

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.func import vmap
+from torch.func import functional_call, vmap
 
 from evometa.evaluate import LOOP, VMAP, begin
 from evometa.learner import FAMILIES, preset
@@ -87,6 +87,31 @@ def reference_maml(module, episodes, steps, rate, adapts):
     return {f"params.{n}": p.grad for n, p in params.items()}
 
 
+@pytest.mark.parametrize("steps", [1, 3])
+def test_reptiles_gradient_is_the_way_back_from_the_adapted_weights(steps):
+    """Nichol et al. (2018): start minus end of a descent on all examples, mean over tasks."""
+    module, episodes = network(), waves(3)
+    learner = make(module, preset("reptile", steps=steps, rate=0.1))
+    loss, grads = grads_of(learner, episodes, LOOP)
+    names = [name for name, _ in module.named_parameters()]
+    reference, losses = dict.fromkeys(names, 0.0), []
+    for task in range(3):
+        support, query = part_of(episodes, task)
+        adapted = copy.deepcopy(module)
+        optimiser = torch.optim.SGD(adapted.parameters(), lr=0.1)
+        for _ in range(steps):
+            optimiser.zero_grad()
+            both = (torch.cat(pair) for pair in zip(support, query, strict=True))
+            x, y = both
+            F.mse_loss(adapted(x), y).backward()
+            optimiser.step()
+        ends, starts = dict(adapted.named_parameters()), dict(module.named_parameters())
+        reference = {n: reference[n] + (starts[n] - ends[n]).detach() / 3 for n in names}
+        losses.append(F.mse_loss(adapted(query.inputs), query.targets).item())
+    assert_same(grads, {f"params.{n}": v for n, v in reference.items()}, rtol=1e-10, atol=1e-12)
+    assert loss == pytest.approx(sum(losses) / 3, rel=1e-12)
+
+
 @pytest.mark.parametrize(("name", "adapts"), [("maml", "all"), ("anil", "head"), ("boil", "body")])
 def test_presets_equal_the_published_algorithm(name, adapts):
     module = network()
@@ -141,6 +166,39 @@ def test_transductive_batch_norm_equals_the_module_in_training():
     twin.load_state_dict({**twin.state_dict(), **adapted.params})
     queries = waves(1).query.inputs[0]
     torch.testing.assert_close(learner.predict(adapted, queries), twin.train()(queries))
+
+
+def test_per_step_statistics_are_running_averages_of_what_each_step_sees():
+    """MAML++: the support before the step; at the last also the queries. They begin at 0 and 1,
+    and normalise what is predicted after the step."""
+    module, steps, rate = normed(), 3, 0.3
+    learner = make(module, preset("maml", steps=steps, rate=rate), "per-step")
+    meta, (support, query) = begin(learner, 0), part_of(waves(1), 0)
+    found = learner.meta_loss(meta, support, query)
+
+    means, spreads = torch.zeros(steps, 6).double(), torch.ones(steps, 6).double()
+
+    def see(params, side, step):
+        """Return the loss of a module in training; move the averages of a step by a tenth."""
+        moved = side.inputs @ params["0.weight"].detach().T
+        means[step] += 0.1 * (moved.mean(0) - means[step])
+        spreads[step] += 0.1 * (moved.var(0, correction=0) - spreads[step])
+        return F.mse_loss(functional_call(module.train(), params, (side.inputs,)), side.targets)
+
+    params = {name: value.detach() for name, value in module.named_parameters()}
+    for step in range(steps):
+        leaves = {name: value.requires_grad_() for name, value in params.items()}
+        grads = torch.autograd.grad(see(leaves, support, step), list(leaves.values()))
+        params = {n: (leaves[n] - rate * g).detach() for n, g in zip(leaves, grads, strict=True)}
+    torch.testing.assert_close(found.loss, see(params, query, steps - 1), check_dtype=False)
+    reference = {"1.running_mean": means, "1.running_var": spreads}
+    assert_same(found.buffers, reference)
+
+    trained = {**meta, "buffers": {**meta["buffers"], **found.buffers}}
+    for at, now in enumerate(learner.trajectory(trained, support)):
+        rows = {name: each[max(at - 1, 0)] for name, each in reference.items()}
+        scored = functional_call(module.eval(), {**now.params, **rows}, (query.inputs,))
+        torch.testing.assert_close(learner.predict(now, query.inputs), scored)
 
 
 def test_inductive_queries_do_not_see_each_other():

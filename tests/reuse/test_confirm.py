@@ -1,5 +1,6 @@
 """A confirmation is a plain training with a new seed, on episodes that no search has seen."""
 
+import copy
 from dataclasses import replace
 
 import numpy as np
@@ -12,11 +13,13 @@ from evometa.evaluate import Trainer, admit, parse_plan, score
 from evometa.launch import Workers
 from evometa.records import derive_seed
 from evometa.report.confirmed import compare, difference, estimate
-from evometa.reuse.confirm import Confirmation, confirm
+from evometa.report.standing import standing
+from evometa.reuse.confirm import Confirmation, _chosen, confirm
 from evometa.reuse.learner import load_learner
 from evometa.reuse.stored import read_run
 from evometa.store import hold, read_confirmed
 from evometa.task import Sinusoid
+from tests.report.tables import changed
 from tests.reuse.conftest import Nobody
 
 SERIAL = Workers("serial")
@@ -137,6 +140,27 @@ def test_a_named_candidate_is_confirmed_instead_of_the_best(waves):
     assert set(table["candidate_id"].to_pylist()) == {"c000002", "c000000"}
     with pytest.raises(StoreError, match="no candidate 'c9'"):
         run_it(waves, Confirmation(seeds=1, episodes=3, only=["c9"], again=True))
+
+
+def test_the_same_are_confirmed_where_the_metric_is_negated_and_its_direction_turned(waves):
+    """Taken from the best of a table that never was searched for in that direction."""
+    study = waves.file.study
+    negated = [None if v is None else -v for v in waves.table["query_loss"].to_pylist()]
+    table = changed(waves.table, query_loss=negated)
+    turned = copy.copy(study)
+    object.__setattr__(turned, "objectives", {"query_loss": "max"})
+    mirror = replace(
+        waves,
+        file=replace(waves.file, study=turned),
+        kept={**waves.kept, "objectives": {"query_loss": "max"}},
+        table=table,
+    )
+    down, up = ([c.id for c, _ in _chosen(run, Confirmation(top=3))] for run in (waves, mirror))
+    assert up == down
+    ok = standing(waves.table).to_pylist()
+    best = sorted((row for row in ok if not row["name"]), key=lambda row: row["query_loss"])
+    assert down[: len(best[:3])] == [row["candidate_id"] for row in best[:3]]
+    assert len(best) > 1
 
 
 def test_longer_trainings_say_nothing_about_the_bias_of_selection(waves):
