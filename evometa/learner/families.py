@@ -157,4 +157,6 @@ def preset(name: str, **changes: Any) -> dict[str, Any]:
 
 def learner_space(*own: Family) -> Choice:
     """Return the space of all ways of learning, those of one's own families among them."""
-    return Choice(**{name: family.space() for name, family in with_own(own).items()})
+    families = with_own(own)
+    every = Choice(**{name: family.space() for name, family in families.items()})
+    return every.weighted({name: family.weight for name, family in families.items()})

@@ -96,6 +96,7 @@ class Family:
         first_order: genes that need no second derivative; None where there are none.
         mixing: how learners of different structure share a pack; None where they cannot.
         advice: what to change where learning explodes.
+        weight: how often `learner_space` draws it, beside the other families' 1.
     """
 
     name: str
@@ -112,6 +113,7 @@ class Family:
     first_order: Callable[[Genes], Genes] | None = None
     mixing: Mixing | None = None
     advice: str = ""
+    weight: float = 1.0
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name.isidentifier():

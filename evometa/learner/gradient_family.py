@@ -121,4 +121,5 @@ GRADIENT = Family(
     first_order=lambda genes: {**genes, "order": min(genes.get("order", 2), 1)},
     mixing=Mixing(kin=lambda learner: learner.kin, together=_together),
     advice="lower the rule's rate or steps",
+    weight=4.0,  # its space is larger than those of all others together
 )

@@ -40,6 +40,7 @@ class Choice:
     _options: tuple[Any, ...] = field(compare=False)  # indices of values, then names of branches
     _values: tuple[Genome, ...] = field(compare=False)  # `_keys` tell 1, 1.0 and True apart
     _places: Mapping[tuple[type, Genome], int] = field(compare=False)
+    _weights: tuple[float, ...] | None = None  # of the options; None for all alike
 
     def __init__(self, /, *values: Genome, **branches: Space) -> None:
         for value in values:
@@ -57,10 +58,39 @@ class Choice:
         object.__setattr__(self, "_options", (*range(len(values)), *branches))
         object.__setattr__(self, "_values", tuple(copied(value) for value in values))
         object.__setattr__(self, "_places", places)
+        object.__setattr__(self, "_weights", None)
 
     def __repr__(self) -> str:
         branches = (f"{name}={branch!r}" for name, branch in self._branches)
-        return f"Choice({', '.join([*map(repr, self._values), *branches])})"
+        weighted = "" if self._weights is None else f".weighted({self.weights})"
+        return f"Choice({', '.join([*map(repr, self._values), *branches])}){weighted}"
+
+    def weighted(self, weights: Mapping[Any, float]) -> Choice:
+        """Return the same choice, of which some options are drawn more often than others.
+
+        Args:
+            weights: of plain values and of branches by name; 1 for those that are not named.
+
+        Raises:
+            SpaceError: if a weight is not a positive number, or there is no such option.
+        """
+        names = [*self._values, *self.branches]
+        for name, weight in weights.items():
+            if not any(_place(name) == _place(own) for own in names):
+                raise SpaceError(f"a weight must be of an option of {self!r}, got {name!r}")
+            if type(weight) not in (int, float) or not 0 < weight < math.inf:
+                raise SpaceError(f"the weight of {name!r} must be a number above 0, got {weight!r}")
+        given = {_place(name): float(weight) for name, weight in weights.items()}
+        found = Choice(*self._values, **self.branches)
+        each = tuple(given.get(_place(name), 1.0) for name in names)
+        object.__setattr__(found, "_weights", None if len({*each}) == 1 else each)
+        return found
+
+    @property
+    def weights(self) -> Mapping[str, float]:
+        """How often each option is drawn beside the others: plain values as JSON, or branches."""
+        each = self._weights or (1.0,) * len(self._options)
+        return dict(zip([*self._keys, *self.branches], each, strict=True))
 
     @property
     def values(self) -> tuple[Genome, ...]:
@@ -86,8 +116,8 @@ class Choice:
         return str if kind is list else kind
 
     def sample(self, rng: np.random.Generator) -> Genome:
-        """Draw an option, all equally likely, and a genome of it."""
-        return self._make(self._options[pick(len(self._options), rng)], rng)
+        """Draw an option, all equally likely unless weighted, and a genome of it."""
+        return self._make(self._options[self._pick(rng)], rng)
 
     def validate(self, genome: Genome, path: str = "") -> None:
         """Raise `GenomeError` unless the genome is one of the options."""
@@ -121,8 +151,7 @@ class Choice:
             ((name, inner),) = genome.items()
             return {name: self._branch(name).mutate(inner, rng)}
         here = self._options.index(self._option(genome))
-        other = pick(len(self._options) - 1, rng)
-        return self._make(self._options[other + (other >= here)], rng)
+        return self._make(self._options[self._pick(rng, here)], rng)
 
     def crossover(self, first: Genome, second: Genome, rng: np.random.Generator) -> Genome:
         """Cross over within a common branch, else return one of the two."""
@@ -146,7 +175,17 @@ class Choice:
     def describe(self) -> Any:
         """Return the space as plain data."""
         branches = {name: branch.describe() for name, branch in self._branches}
-        return {"choice": list(self.values), "branches": branches}
+        found = {"choice": list(self.values), "branches": branches}
+        return found if self._weights is None else {**found, "weights": [*self._weights]}
+
+    def _pick(self, rng: np.random.Generator, here: int | None = None) -> int:
+        """Draw the place of an option other than the one at `here`."""
+        if self._weights is None:
+            other = pick(len(self._options) - (here is not None), rng)
+            return other + (here is not None and other >= here)
+        each = np.array(self._weights)
+        each[slice(0) if here is None else here] = 0.0
+        return int(np.searchsorted(np.cumsum(each), rng.random() * each.sum(), side="right"))
 
     def _branch(self, name: str) -> Space:
         return next(branch for other, branch in self._branches if other == name)
