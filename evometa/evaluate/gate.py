@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -25,7 +25,7 @@ from evometa.evaluate.faults import asked_first, check_broadcast, draw
 from evometa.evaluate.measuring import Measured, adapting, measured
 from evometa.evaluate.plan import LOOP, Plan, default_plan
 from evometa.evaluate.probe import BeyondLimits, Rejected, check_output, choose_learner, probe
-from evometa.evaluate.randomness import begin, forked_random
+from evometa.evaluate.randomness import begin, drawn_from
 from evometa.evaluate.training import training_task
 from evometa.learner import Learner, Meta, Traits, family_of, preset
 from evometa.limits import broken
@@ -53,7 +53,7 @@ class Admission:
         kin: equal for candidates that may share a pack, their rules' updates differing.
         plan: how its inner loops are executed.
         note: what was changed so that it can work; empty if nothing.
-        random: whether the network draws random numbers, as dropout does.
+        random: whether the network draws random numbers, as dropout does, whoever gives them.
         seconds: what the gate cost.
     """
 
@@ -98,52 +98,65 @@ def admit(
             constraint on what is known now is broken.
         TaskError: if the task is at fault.
     """
-    started = time.perf_counter()
-    task = sized(study.task, "gate")
+    started, task = time.perf_counter(), sized(study.task, "gate")
     drawn = _trimmed(draw(task, "meta-train", 2, derive_seed("gate")))
     support = part_of(drawn.support, 0)
     inputs = asked_first(task, support)
-    with user_code(seed):
-        module = _build(study, genome)
-        cost, outputs = _cost(study, genome, module, inputs)
-        check_broadcast(task, outputs, support)
-        module = _materialised(module, inputs)
-    _check_randomness(study, genome, seed, module)
-    _check_function(module, inputs)
+    module, cost, outputs = _made(study, genome, seed, support, inputs)
     rule = genome["rule"] if isinstance(genome, dict) and "rule" in genome else preset("maml")
-    size = _rule_size(study, rule)
-    known = {"params": cost.params, "macs": cost.macs, "rule_size": size}
-    if beyond := broken(known, study.limits):
-        raise BeyondLimits(beyond)
+    known = {"params": cost.params, "macs": cost.macs, "rule_size": _rule_size(study, rule)}
+    _keep_limits(study, known)
     chosen = choose_learner(study, module, rule, support, outputs)
     learner, network = chosen.learner, chosen.network
     check_output(network, inputs, seed)
-    traits, meta = learner.traits, begin(learner, seed)
+    traits, meta, sources = learner.traits, begin(learner, seed), _sources(network, inputs)
     own = _own_episodes(learner, traits, study, drawn)
-    wanted = plans.get(network.kind) or default_plan(network.kind, device)
-    if not (is_mappable(task) and traits.mappable):
-        wanted = LOOP
+    mapped = is_mappable(task) and traits.mappable and sources in ([], ["torch"])
+    wanted = plans.get(network.kind) or default_plan(network.kind, device) if mapped else LOOP
     plan = probe(chosen, meta, study, drawn, own, seed, wanted)
     found = _measures(study, genome, module, inputs, learner, meta, support)
-    if beyond := broken({**known, **found}, study.limits):
-        raise BeyondLimits(beyond)
-    family = family_of(rule, study.all_families).family
-    kin = family.mixing.kin(learner) if family.mixing else traits.structure
+    _keep_limits(study, {**known, **found})
     return Admission(
         learner=learner,
         meta=meta,
         network=network,
         module=module,
         cost=cost,
-        rule_size=size,
+        rule_size=known["rule_size"],
         measures=found,
         signature=_short_hash(traits.structure),
-        kin=_short_hash(kin),
+        kin=_short_hash(_kin(study, rule, learner)),
         plan=plan,
-        note=chosen.note,
-        random=_draws(network, inputs),
+        note="; ".join(filter(None, [chosen.note, _said_of(sources)])),
+        random=bool(sources),
         seconds=time.perf_counter() - started,
     )
+
+
+def _made(
+    study: Study, genome: Genome, seed: int, support: Side, inputs: Any
+) -> tuple[nn.Module, Cost, Any]:
+    """Return the network as a module, its cost, and its outputs on the meta device."""
+    with user_code(seed):
+        module = _build(study, genome)
+        cost, outputs = _cost(study, genome, module, inputs)
+        check_broadcast(study.task, outputs, support)
+        module = _materialised(module, inputs)
+    _check_randomness(study, genome, seed, module)
+    _check_function(module, inputs)
+    return module, cost, outputs
+
+
+def _keep_limits(study: Study, known: Mapping[str, float]) -> None:
+    """Raise `BeyondLimits` if what is known now breaks a constraint."""
+    if beyond := broken(known, study.limits):
+        raise BeyondLimits(beyond)
+
+
+def _kin(study: Study, rule: Genome, learner: Learner) -> str:
+    """Return what is equal for candidates whose rules may share a program."""
+    mixing = family_of(rule, study.all_families).family.mixing
+    return mixing.kin(learner) if mixing else learner.traits.structure
 
 
 def _rule_size(study: Study, rule: Genome) -> int:
@@ -278,12 +291,25 @@ def _measures(
         return measured(study.measures, candidate, trained=False)
 
 
-def _draws(network: Network, inputs: Any) -> bool:
-    """Return whether the network draws random numbers while training."""
-    with forked_random(0), torch.no_grad():
-        before = torch.get_rng_state()
-        network(network.params, network.buffers, inputs, norm="batch", training=True)
-        return not torch.equal(before, torch.get_rng_state())
+def _sources(network: Network, inputs: Any) -> list[str]:
+    """Return the generators that the network draws from while training."""
+
+    def run() -> None:
+        with torch.no_grad():
+            network(network.params, network.buffers, inputs, norm="batch", training=True)
+
+    return drawn_from(run)
+
+
+def _said_of(sources: Sequence[str]) -> str:
+    """Say who draws from what no program over tasks can draw from."""
+    others = [name for name in sources if name != "torch"]
+    if not others:
+        return ""
+    return (
+        f"the network draws from {' and '.join(others)} while it is trained, so its tasks run in a "
+        "loop; torch's generator would do for all of them at once"
+    )
 
 
 def _trimmed(episodes: EpisodeBatch) -> EpisodeBatch:

@@ -63,8 +63,8 @@ def check_faithful(module: nn.Module, inputs: Any) -> None:
         raise ValueError(
             "the network does not compute the same with the parameters that it is given as with "
             "its own, so it would not be trained: some layer is used by another reference than "
-            "the module that holds it, such as `self` in a function or a hook; reach layers "
-            "through `self` in methods"
+            "the module that holds it, such as `self` in a function or a hook, or it draws from a "
+            "generator of its own; reach layers through `self` in methods, and draw with torch"
         )
 
 

@@ -61,9 +61,14 @@ def hold(run: Place) -> Lock:
 
 
 def is_held(run: Place) -> bool:
-    """Return whether a driver works on a run now, as far as can be seen without taking its lock."""
+    """Return whether a driver works on a run now, as far as can be seen without taking its lock.
+
+    On an object store, one that was killed on another machine does so until its lease ends.
+    """
     if isinstance(run, RemotePath):
-        return any(True for _ in (run / ".lock").iterdir())
+        leases = [*(run / ".lock").iterdir()]
+        now = _store_time(run) if leases else 0.0
+        return any(_holder_by(lease, now) for lease in leases)
     try:
         descriptor = open_plain(run / ".lock", os.O_RDONLY)
     except OSError:
@@ -210,11 +215,9 @@ class Lease:
         for other in (self._run / ".lock").iterdir():
             if other == self._own:
                 continue
-            with contextlib.suppress(FileNotFoundError):  # it lets go just now
-                text = other.read_bytes().decode(errors="replace")
-                if self._stamp - other.modified() < LEASE_SECONDS and not _is_dead(text):
-                    return text.partition("\n")[0]
-                self._forget(other)
+            if holder := _holder_by(other, self._stamp):
+                return holder
+            self._forget(other)
         return ""
 
     def _is_late(self, stamp: float) -> bool:
@@ -232,6 +235,29 @@ class Lease:
     def _forget(path: Place) -> None:
         with contextlib.suppress(OSError):
             path.unlink(missing_ok=True)
+
+
+def _holder_by(lease: RemotePath, now: float) -> str:
+    """Return whose lease it is; empty if it has ended by `now`, of the clock of the store."""
+    try:
+        text = lease.read_bytes().decode(errors="replace")
+        if now - lease.modified() < LEASE_SECONDS and not _is_dead(text):
+            return text.partition("\n")[0] or "it does not say who"
+    except FileNotFoundError:  # it lets go just now
+        pass
+    return ""
+
+
+def _store_time(run: RemotePath) -> float:
+    """Return the time by the clock of the store, which stamps what is written; or our own."""
+    stamped = run / f".clock-{uuid.uuid4().hex}"
+    try:
+        stamped.write_bytes(b"")
+        return stamped.modified()
+    except OSError:  # we may only read
+        return time.time()
+    finally:
+        Lease._forget(stamped)
 
 
 def _identity() -> str:

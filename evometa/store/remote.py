@@ -131,7 +131,10 @@ class RemotePath:
 
     def modified(self) -> float:
         """Return when a file was written, by the clock of the store, in seconds since the epoch."""
-        return float(self._info().mtime.timestamp())
+        written = self._info().mtime
+        if written is None:
+            raise FileNotFoundError(f"there is no {self}")
+        return float(written.timestamp())
 
     def iterdir(self) -> Iterator[RemotePath]:
         """Yield what is in the folder; nothing if there is none."""

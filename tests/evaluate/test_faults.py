@@ -1,5 +1,6 @@
 """Mistakes in a task or a measure of the user's own are named, in terms of their code."""
 
+import random
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -7,11 +8,12 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from evometa import Study, Training
 from evometa import space as s
 from evometa.errors import StudyError, TaskError
-from evometa.evaluate import Evaluator, Rejected, admit, check_episodes
+from evometa.evaluate import Evaluator, Rejected, Trainer, admit, check_episodes
 from evometa.learner import Family
 from evometa.metrics import Measure, Metric, interquartile_mean
 from evometa.network import mlp
@@ -312,6 +314,81 @@ def test_numpys_generator_is_seeded_and_others_are_named():
     made = Study(made.space, hidden, Lines())
     with pytest.raises(Rejected, match="'0.weight' came out differently twice"):
         admit(made, {"k": 4}, 0, CPU)
+
+
+class Drawing(nn.Module):
+    """Drops features by numbers of one generator or another."""
+
+    def __init__(self, width, draw):
+        super().__init__()
+        self.first, self.last, self.draw = nn.Linear(3, width), nn.Linear(width, 2), draw
+
+    def forward(self, x):
+        hidden = self.first(x).tanh()
+        return self.last(hidden * self.draw() if self.training else hidden)
+
+
+def from_torch():
+    return (torch.rand(()) > 0.5).float()
+
+
+def from_numpy():
+    return float(np.random.rand() > 0.5)  # noqa: NPY002
+
+
+def from_random():
+    return float(random.gauss(0, 1))
+
+
+def from_all():
+    return from_torch() + from_numpy() * np.random.randn() + from_random()  # noqa: NPY002
+
+
+DRAWS = {
+    from_torch: "",
+    from_numpy: "draws from numpy while",
+    from_random: "draws from random while",
+    from_all: "draws from numpy and random while",
+}
+
+
+@pytest.mark.parametrize("draw", [*DRAWS])
+def test_whoever_gives_random_numbers_they_come_from_the_seed_and_it_is_said(draw):
+    def build(genome):
+        return Drawing(genome["k"], draw)
+
+    made = Study(s.Struct(k=s.Int(2, 9)), build, Lines(), training=Training(6, 2, 4))
+    mine, theirs = Candidate(1, {"k": 4}, 5), Candidate(0, {"k": 4}, 9)
+    found = []
+    for pack in ([mine], [theirs, mine]):  # neither the process nor neighbours matter
+        random.seed(len(found))
+        np.random.seed(len(found))  # noqa: NPY002
+        before = random.getstate(), np.random.get_state()[1].tolist()  # noqa: NPY002
+        found.append(Evaluator(made)(pack)[-1])
+        assert (random.getstate(), np.random.get_state()[1].tolist()) == before  # noqa: NPY002
+    assert [each.status for each in found] == [Status.OK] * 2, found[0].error
+    assert found[0].scores == found[1].scores and found[0].curve == found[1].curve
+    assert DRAWS[draw] in found[0].note and (found[0].plan == "loop") == bool(DRAWS[draw])
+
+
+@pytest.mark.parametrize("draw", [*DRAWS])
+def test_a_training_that_goes_on_draws_what_it_would_have_drawn(draw):
+    made = Study(
+        s.Struct(k=s.Int(2, 9)),
+        lambda genome: Drawing(genome["k"], draw),
+        Lines(),
+        training=Training(7, 2, 4),
+    )
+    admission = admit(made, {"k": 4}, 5, CPU)
+    given = {"plan": admission.plan, "device": CPU, "seeds": [3]}
+    whole = Trainer([admission.learner], made.task, made.training, **given)
+    whole.run()
+    half = Trainer([admission.learner], made.task, made.training, **given)
+    half.run(3)
+    kept = [half.checkpoint(0)]
+    rest = Trainer([admission.learner], made.task, made.training, checkpoints=kept, **given)
+    rest.run()
+    assert torch.equal(whole.pack.flat, rest.pack.flat)
 
 
 def untidy(genome):

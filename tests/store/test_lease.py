@@ -8,7 +8,7 @@ from pyarrow import fs
 
 from evometa.errors import StoreError
 from evometa.space import gene_value
-from evometa.store import RunDirectory, Writer, lock, run_directory
+from evometa.store import RunDirectory, Writer, is_held, lock, run_directory
 from evometa.store import writer as writer_module
 from evometa.store.lock import LEASE_SECONDS, Lease
 from evometa.store.remote import RemotePath
@@ -189,3 +189,33 @@ def test_parts_merged_by_who_woke_up_late_are_found(run, clock):
     second.stores(12)
     second.writer.close()
     assert numbers_in(run) == list(range(13))
+
+
+def test_a_run_is_held_for_a_lease_after_the_last_renewal_and_no_longer(run, clock):
+    driver = begin(run)
+    assert is_held(run)
+    clock.now += LEASE_SECONDS - 1
+    driver.directory.lock.renew()
+    clock.now += LEASE_SECONDS - 1
+    assert is_held(run), "it has been renewed"
+    before = sorted(path.name for path in run.iterdir())
+    clock.now += 1  # the driver has died
+    assert not is_held(run)
+    assert sorted(path.name for path in run.iterdir()) == before, "who looks leaves nothing"
+    second = follow(run)
+    assert is_held(run)
+    second.directory.lock.release()
+    assert not is_held(run)
+
+
+def test_who_may_only_read_goes_by_a_clock_of_its_own(run, clock, monkeypatch):
+    begin(run)
+
+    def refused(self, data):
+        raise PermissionError("read only")
+
+    monkeypatch.setattr(RemotePath, "write_bytes", refused)
+    monkeypatch.setattr(lock.time, "time", lambda: clock.now)
+    assert is_held(run)
+    clock.now += LEASE_SECONDS
+    assert not is_held(run)
