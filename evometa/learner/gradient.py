@@ -14,6 +14,7 @@ from torch.func import grad
 from torch.utils import _pytree as pytree
 
 from evometa.learner.additions import Addition
+from evometa.learner.implicit import implicit_objective
 from evometa.learner.losses import inner_loss
 from evometa.learner.protocol import Loss, Meta, MetaLoss, Stage, Tensors, Traits
 from evometa.learner.statistics import pooled
@@ -50,6 +51,8 @@ class GradientLearner:
         all_steps: whether the losses after all steps count, weighed by `stage`.
         training: whether dropout and the like are active.
         additions: what the rule adds to the network, one on the other.
+        solves: iterations of the solver of the implicit gradient; 0 to differentiate through the
+            steps.
     """
 
     network: Network
@@ -60,6 +63,7 @@ class GradientLearner:
     all_steps: bool = False
     training: bool = False
     additions: tuple[Addition, ...] = ()
+    solves: int = 0
 
     @property
     def traits(self) -> Traits:
@@ -168,6 +172,8 @@ class GradientLearner:
     def _meta_loss(self, meta: Meta, support: Side, query: Side) -> MetaLoss:
         if self._order == 0:
             return self._reptile(meta, support, query)
+        if self._order == 2 and self.solves:
+            return self._implicit(meta, support, query)
         losses: list[Tensor] = []
         loop = enumerate(self._inner_loop(meta, support))
         for step, (params, buffers) in loop if self.all_steps else deque(loop, maxlen=1):
@@ -188,6 +194,31 @@ class GradientLearner:
             last = self.rule.steps - 1
             loss, buffers = self._query_loss(meta, params, buffers, support, query, last)
         return MetaLoss(torch.stack(way).sum(), loss, self._moved(buffers))
+
+    def _implicit(self, meta: Meta, support: Side, query: Side) -> MetaLoss:
+        """Return the objective of a minimum: nothing is kept of the steps to it."""
+        with torch.no_grad():
+            params, buffers = deque(self._inner_loop(meta, support), maxlen=1)[0]
+        start, last = self._start(meta, support), self.rule.steps - 1
+        measure = inner_loss(self.rule.loss, self.loss)
+
+        def query_loss(own: Tensors) -> Tensor:
+            return self._query_loss(meta, {**start, **own}, buffers, support, query, last)[0]
+
+        def support_loss(own: Tensors) -> Tensor:
+            now = self._at_step(meta, {**start, **own}, last)
+            predict, _ = self._watched(now, self._slice(buffers, last), self._support_norm)
+            return measure(predict, support)
+
+        objective, loss = implicit_objective(
+            query_loss,
+            support_loss,
+            {name: params[name] for name in self.adapting},
+            {name: start[name] for name in self.adapting},
+            meta["constants"]["strength"],
+            self.solves,
+        )
+        return MetaLoss(objective, loss, self._moved(buffers))
 
     def _query_loss(
         self, meta: Meta, params: Tensors, buffers: Tensors, support: Side, query: Side, step: int

@@ -40,7 +40,12 @@ def _make(genes: Genes, setting: Setting) -> GradientLearner:
     check_update(rule)
     network, loss = setting.network, setting.task.loss
     learner = GradientLearner(
-        network, rule, loss, setting.norm, additions=_additions(rule, setting)
+        network,
+        rule,
+        loss,
+        setting.norm,
+        additions=_additions(rule, setting),
+        solves=0 if rule.implicit is None else rule.implicit[1],
     )
     if rule.order == 0 and not set(learner.adapting) & set(network.params):
         raise ValueError("order 0 must have parameters of the network that adapt: use adapts='all'")
@@ -101,6 +106,11 @@ def _capped(genes: Genes, steps: int) -> Genes:
     return {**genes, "steps": min(steps, genes["steps"])} if "steps" in genes else genes
 
 
+def _first_order(genes: Genes) -> Genes:
+    rest = {name: gene for name, gene in genes.items() if name != "derivative"}
+    return {**rest, "order": min(genes.get("order", 2), 1)}
+
+
 def _together(learners: Sequence[GradientLearner]) -> Sequence[Learner]:
     rules: Any = tuple(learner.rule for learner in learners)
     return [replace(own, rule=MixedRule(rules, place)) for place, own in enumerate(learners)]
@@ -111,14 +121,14 @@ GRADIENT = Family(
     make=_make,
     space=rule_space,
     presets=RULES,
-    optional=("support", "head"),
+    optional=("support", "head", "derivative"),
     formula=_formula,
     outline=_outline,
     source=lambda genes, primitives: python_source(make_rule(genes, primitives)),
     identity=lambda genes, primitives: fingerprint(make_rule(genes, primitives)),
     size=_size,
     capped=_capped,
-    first_order=lambda genes: {**genes, "order": min(genes.get("order", 2), 1)},
+    first_order=_first_order,
     mixing=Mixing(kin=lambda learner: learner.kin, together=_together),
     advice="lower the rule's rate or steps",
     weight=4.0,  # its space is larger than those of all others together

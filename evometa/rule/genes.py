@@ -49,6 +49,7 @@ def check_genes(rule: GradientRule) -> None:
     _check_support(rule)
     if isinstance(rule.update, str) or not isinstance(rule.update, Sequence):
         raise ValueError(f"`update` must be a list of tokens, got {rule.update!r}")
+    _check_derivative(rule)
 
 
 def _check_adapts(rule: GradientRule) -> None:
@@ -62,6 +63,29 @@ def _check_adapts(rule: GradientRule) -> None:
             f"`adapts` must be one of {ADAPTS}, a 0 or 1 for each layer such as '011', "
             f"{{'context': n}} or {{'film': n}} with n from 1, got {rule.adapts!r}"
         )
+
+
+def _check_derivative(rule: GradientRule) -> None:
+    if rule.derivative == "unrolled":
+        return
+    strength, solves = rule.implicit or (0.0, 0)
+    number = isinstance(strength, int | float) and math.isfinite(strength) and strength > 0
+    if not number or type(solves) is not int or solves < 1 or len(rule.derivative) > 1:
+        raise ValueError(
+            "`derivative` must be 'unrolled' or {'implicit': {'strength': s, 'solves': n}} with "
+            f"s above 0 and n from 1, got {rule.derivative!r}"
+        )
+    learns = rule.rates != "fixed" or rule.extras or rule.senses or "learned" in rule.update
+    wanted = {
+        "`rates` must be 'fixed', and `update` without learned numbers": not learns,
+        "`order` must be 2": rule.order == 2,
+        "`multi_step` must be 0": rule.multi_step == 0,
+        "`affine` must be 'shared'": rule.affine == "shared",
+        "`support` must not be a stream": not rule.streams,
+    }
+    for what, holds in wanted.items():
+        if not holds:
+            raise ValueError(f"{what} where the derivative is implicit, which sees no steps")
 
 
 def _check_support(rule: GradientRule) -> None:

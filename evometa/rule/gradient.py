@@ -67,6 +67,11 @@ class GradientRule:
         head: `"network"`, the network's own; `"prototypes"`, a linear layer on its outputs that
             starts from the class means of the support set (Proto-MAML, Triantafillou et al.,
             2020). It is the last layer; what is learned of its weights is the same for all classes.
+        derivative: how the outer loop's gradient passes the steps: `"unrolled"`, through all of
+            them; `{"implicit": {"strength": s, "solves": n}}`, as that of a minimum of the loss
+            with a pull of strength `s` to the start, by `n` iterations of conjugate gradients
+            (iMAML, Rajeswaran et al., 2019), with the memory of one step. Nothing of the steps is
+            learned then.
         table: the operations that the update may use.
 
     Raises:
@@ -87,6 +92,7 @@ class GradientRule:
     clip: float = 0.0
     support: Any = "all"
     head: str = "network"
+    derivative: Any = "unrolled"
     table: Mapping[str, Operation] = field(default_factory=operations)
     expression: Update = field(init=False, compare=False)
 
@@ -105,6 +111,14 @@ class GradientRule:
             return None
         ((way, size),) = self.adapts.items()
         return (size, way == "film") if way in CONTEXTS and type(size) is int and size > 0 else None
+
+    @property
+    def implicit(self) -> tuple[float, int] | None:
+        """Strength of the pull to the start and iterations of the solver; None where unrolled."""
+        genes = self.derivative.get("implicit") if isinstance(self.derivative, Mapping) else None
+        if not isinstance(genes, Mapping) or set(genes) != {"strength", "solves"}:
+            return None
+        return genes["strength"], genes["solves"]
 
     @property
     def streams(self) -> bool:
@@ -140,6 +154,7 @@ class GradientRule:
         """Text that is equal for rules which differ in their updates and in numbers only."""
         taken = "" if self.support == "all" else f" support={self.support}"
         taken += "".join(f" {sense.name}" for sense in self.senses)
+        taken += "" if self.implicit is None else f" implicit={self.implicit[1]}"
         taken += "" if self.head == "network" else f" head={self.head}"
         return (
             f"steps={self.steps} order={self.order} rates={self.rates} adapts={self.adapts} "
@@ -218,6 +233,8 @@ class GradientRule:
             found[CONSTANTS] = some.new_tensor(self.expression.fixed)
         if self.clip:
             found["clip"] = some.new_tensor(self.clip)
+        if self.implicit is not None:
+            found["strength"] = some.new_tensor(self.implicit[0])
         return found
 
     @property
@@ -239,7 +256,7 @@ class GradientRule:
 
     def init(self, params: Tensors, learned: Tensors, constants: Tensors) -> State:
         """Return what the rule carries from step to step."""
-        if self.update == DESCENT and not self.clip:
+        if self.update == DESCENT and not self.clip and self.implicit is None:
             return State(self._rates(params, learned, constants), {}, None, Memory())
         return self.carried(params, learned, constants)
 
@@ -248,10 +265,10 @@ class GradientRule:
         rates = self._rates(params, learned, constants)
         start = Flat.of(params)
         none = start.vector.new_zeros(0)
-        numbers = {
+        numbers: Tensors = {
             "fixed": constants.get(CONSTANTS, none),
             "learned": learned.get(CONSTANTS, none),
-            **{name: constants[name] for name in ("clip",) if name in constants},
+            **{name: constants[name] for name in ("clip", "strength") if name in constants},
         }
         for extra in EXTRAS:
             if f"{extra}:{next(iter(params))}" in learned:
@@ -285,11 +302,12 @@ class GradientRule:
         """Return what an update sees at a step, by name, and what the senses keep."""
         start = state.start
         assert start is not None
-        gradient = start.flatten(grads)
+        gradient, parameter = start.flatten(grads), start.flatten(params)
+        if "strength" in state.numbers:
+            gradient = gradient + state.numbers["strength"] * (parameter - start.vector)
         if "clip" in state.numbers:
             length = (gradient.square().sum() + TINY**2).sqrt()
             gradient = gradient * (state.numbers["clip"] / length).clamp(max=1.0)
-        parameter = start.flatten(params)
         now = Happening(gradient, parameter, loss, self.place(step), start)
         told = [
             sense(now, state.numbers, kept)

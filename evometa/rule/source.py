@@ -56,9 +56,12 @@ def formula(rule: GradientRule) -> str:
     network says of a layer, `i`, `f` the gates of a learned cell; `avg(x; d)` a running average
     that keeps the share `d` at each step, `avg*` the same without the bias of its start, `avg₋`
     before the present step, `sum(x; d)` a sum that decays. Learned constants are marked with `~`.
-    Before it stands what the first step starts from, if that is not `w₀` alone.
+    Before it stands what the first step starts from, if that is not `w₀` alone, and what is added
+    to the gradient.
     """
-    return "; ".join([*_starts(rule), f"w ← w - {_expression(rule)}"])
+    pull = "" if rule.implicit is None else f"g ← g + {rule.implicit[0]:.4g}·(w - w₀)"
+    steps = [*_starts(rule), *([pull] if pull else []), f"w ← w - {_expression(rule)}"]
+    return "; ".join(steps)
 
 
 def _starts(rule: GradientRule) -> list[str]:
@@ -147,6 +150,8 @@ def _beginning(rule: GradientRule, body: list[str], constants: str) -> list[str]
             f"    memory = memory or [torch.zeros_like(gradient)] * {rule.expression.memories}"
         )
     start.append("    after = list(memory or [])")
+    if rule.implicit is not None:
+        start.append(f"    gradient = gradient + {rule.implicit[0]!r} * (parameter - initial)")
     if rule.clip:
         start.append("    length = (gradient.square().sum() + 1e-16).sqrt()")
         start.append(f"    gradient = gradient * ({rule.clip!r} / length).clamp(max=1.0)")

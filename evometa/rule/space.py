@@ -55,6 +55,12 @@ RULES = MappingProxyType(
         "proto-maml": {**_MAML, "steps": 5, "rate": 0.1, "head": "prototypes"},
         "fo-proto-maml": {**_MAML, "steps": 5, "rate": 0.1, "head": "prototypes", "order": 1},
         "meta-curvature": {**_MAML, "update": ["mul", "rate", "curved"]},
+        "imaml": {
+            **_MAML,
+            "steps": 10,
+            "rate": 0.1,
+            "derivative": {"implicit": {"strength": 1.0, "solves": 5}},
+        },
         "cavia": {**_MAML, "rate": 1.0, "adapts": {"context": 5}},
         "alfa": {
             **_MAML,
@@ -101,6 +107,7 @@ def rule_space(
     clip: Space | None = None,
     support: Space | None = None,
     head: Space | None = None,
+    derivative: Space | None = None,
 ) -> Struct:
     """Return the space of gradient rules; every argument narrows or widens one gene.
 
@@ -129,11 +136,14 @@ def rule_space(
             For all ways `Choice("all", batches=Int(1, 16), stream=Int(1, 16))`.
         head: where the last layer comes from; default the network, without a gene for it.
             `Choice("network", "prototypes")` for both.
+        derivative: how the outer gradient passes the steps; default through them, without a gene
+            for it. For both `Choice("unrolled", implicit=Struct(strength=Float(0.1, 10, log=True),
+            solves=Int(1, 10)))`, with which nothing of the steps may be learned.
 
     Returns:
         A `Struct` whose genomes `make_rule` understands.
     """
-    asked = {"support": support, "head": head}
+    asked = {"support": support, "head": head, "derivative": derivative}
     fields: dict[str, Any] = {name: gene for name, gene in asked.items() if gene is not None}
     return Struct(
         steps=Int(1, 5) if steps is None else steps,
