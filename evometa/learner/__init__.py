@@ -41,6 +41,7 @@ from evometa.learner.prototypes import Prototypes, prototype_space
 from evometa.learner.relation import relation_space
 from evometa.learner.ridge import ridge_space
 from evometa.learner.siamese import siamese_space
+from evometa.learner.transfer import transfer_space
 
 __all__ = [
     "FAMILIES",
@@ -82,6 +83,7 @@ __all__ = [
     "ridge_space",
     "siamese_space",
     "stage_at",
+    "transfer_space",
     "unmapped",
     "with_own",
 ]

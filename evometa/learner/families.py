@@ -19,6 +19,7 @@ from evometa.learner.prototypes import PROTOTYPES
 from evometa.learner.relation import RELATION
 from evometa.learner.ridge import RIDGE
 from evometa.learner.siamese import SIAMESE
+from evometa.learner.transfer import TRANSFER
 from evometa.space import Choice
 
 Families = Mapping[str, Family]
@@ -39,6 +40,7 @@ FAMILIES: Families = MappingProxyType(
             RIDGE,
             LOGISTIC,
             BAYESIAN,
+            TRANSFER,
         )
     }
 )
@@ -137,7 +139,8 @@ def preset(name: str, **changes: Any) -> dict[str, Any]:
     Args:
         name: `maml`, `fomaml`, `anil`, `boil`, `reptile`, `meta-sgd`, `lslr` (learned per-layer
             per-step rates), `maml++`, an optimiser of `evometa.rule.KNOWN`, `protonet`, `matching`,
-            `matching-fce`, `relation`, `siamese`, `gaussian`, `ridge`, `logistic`, `bayesian`.
+            `matching-fce`, `relation`, `siamese`, `gaussian`, `ridge`, `logistic`, `bayesian`,
+            `transfer`, `baseline++`.
         changes: genes to set, for instance `rate=0.4`.
 
     Raises:
