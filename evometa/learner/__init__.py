@@ -6,6 +6,7 @@ its presets, in one file. A new one is that file and its name in `families`.
 """
 
 from evometa.learner.bayesian import bayesian_space
+from evometa.learner.delta import delta_space
 from evometa.learner.embedded import Asked, Embedded, Head, Own, Shown, make_embedded
 from evometa.learner.families import (
     FAMILIES,
@@ -68,6 +69,7 @@ __all__ = [
     "Traits",
     "Walk",
     "bayesian_space",
+    "delta_space",
     "family_of",
     "formula_of",
     "gaussian_space",

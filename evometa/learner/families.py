@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, cast
 
 from evometa.errors import SpaceError, StudyError
 from evometa.learner.bayesian import BAYESIAN
+from evometa.learner.delta import DELTA
 from evometa.learner.family import Family, Genes, Setting
 from evometa.learner.gaussian import GAUSSIAN
 from evometa.learner.gradient_family import GRADIENT
@@ -40,6 +41,7 @@ FAMILIES: Families = MappingProxyType(
             RIDGE,
             LOGISTIC,
             BAYESIAN,
+            DELTA,
             TRANSFER,
         )
     }
@@ -140,7 +142,7 @@ def preset(name: str, **changes: Any) -> dict[str, Any]:
         name: `maml`, `fomaml`, `anil`, `boil`, `reptile`, `meta-sgd`, `lslr` (learned per-layer
             per-step rates), `maml++`, an optimiser of `evometa.rule.KNOWN`, `protonet`, `matching`,
             `matching-fce`, `relation`, `siamese`, `gaussian`, `ridge`, `logistic`, `bayesian`,
-            `transfer`, `baseline++`.
+            `delta-rule`, `transfer`, `baseline++`.
         changes: genes to set, for instance `rate=0.4`.
 
     Raises:
