@@ -6,6 +6,7 @@ its presets, in one file. A new one is that file and its name in `families`.
 """
 
 from evometa.learner.bayesian import bayesian_space
+from evometa.learner.cnp import cnp_space
 from evometa.learner.delta import delta_space
 from evometa.learner.embedded import Asked, Embedded, Head, Own, Shown, make_embedded
 from evometa.learner.families import (
@@ -22,6 +23,7 @@ from evometa.learner.families import (
 from evometa.learner.family import Family, Mixing, Outline, Setting
 from evometa.learner.gaussian import gaussian_space
 from evometa.learner.gradient import GradientLearner
+from evometa.learner.in_context import in_context_space
 from evometa.learner.logistic import logistic_space
 from evometa.learner.matching import matching_space
 from evometa.learner.protocol import (
@@ -69,10 +71,12 @@ __all__ = [
     "Traits",
     "Walk",
     "bayesian_space",
+    "cnp_space",
     "delta_space",
     "family_of",
     "formula_of",
     "gaussian_space",
+    "in_context_space",
     "learner_space",
     "logistic_space",
     "make_embedded",

@@ -9,10 +9,12 @@ from typing import Any, NamedTuple, cast
 
 from evometa.errors import SpaceError, StudyError
 from evometa.learner.bayesian import BAYESIAN
+from evometa.learner.cnp import CNP
 from evometa.learner.delta import DELTA
 from evometa.learner.family import Family, Genes, Setting
 from evometa.learner.gaussian import GAUSSIAN
 from evometa.learner.gradient_family import GRADIENT
+from evometa.learner.in_context import IN_CONTEXT
 from evometa.learner.logistic import LOGISTIC
 from evometa.learner.matching import MATCHING
 from evometa.learner.protocol import Learner
@@ -41,6 +43,8 @@ FAMILIES: Families = MappingProxyType(
             RIDGE,
             LOGISTIC,
             BAYESIAN,
+            IN_CONTEXT,
+            CNP,
             DELTA,
             TRANSFER,
         )
@@ -142,7 +146,7 @@ def preset(name: str, **changes: Any) -> dict[str, Any]:
         name: `maml`, `fomaml`, `anil`, `boil`, `reptile`, `meta-sgd`, `lslr` (learned per-layer
             per-step rates), `maml++`, an optimiser of `evometa.rule.KNOWN`, `protonet`, `matching`,
             `matching-fce`, `relation`, `siamese`, `gaussian`, `ridge`, `logistic`, `bayesian`,
-            `delta-rule`, `transfer`, `baseline++`.
+            `in-context`, `cnp`, `delta-rule`, `transfer`, `baseline++`.
         changes: genes to set, for instance `rate=0.4`.
 
     Raises:

@@ -99,7 +99,8 @@ def mapped_equals_looped(learner, episodes):
 
 def packed_equals_single(task, rule, iterations=3):
     """Two candidates of unlike weights, trained in a pack and each alone."""
-    learners = [learner_on(task, rule, embedding(seed=seed)) for seed in (0, 1)]
+    inputs = drawn(task, 1).support.inputs.shape[-1]
+    learners = [learner_on(task, rule, embedding(inputs, seed)) for seed in (0, 1)]
     training = Training(iterations=iterations, tasks=3, validation=1)
 
     def trained(members, seeds):
