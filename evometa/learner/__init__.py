@@ -25,6 +25,7 @@ from evometa.learner.gaussian import gaussian_space
 from evometa.learner.gradient import GradientLearner
 from evometa.learner.in_context import in_context_space
 from evometa.learner.logistic import logistic_space
+from evometa.learner.mann import mann_space, presentations
 from evometa.learner.matching import matching_space
 from evometa.learner.protocol import (
     Adapted,
@@ -81,8 +82,10 @@ __all__ = [
     "logistic_space",
     "make_embedded",
     "make_learner",
+    "mann_space",
     "matching_space",
     "predictor",
+    "presentations",
     "preset",
     "prototype_space",
     "relation_space",

@@ -16,6 +16,7 @@ from evometa.learner.gaussian import GAUSSIAN
 from evometa.learner.gradient_family import GRADIENT
 from evometa.learner.in_context import IN_CONTEXT
 from evometa.learner.logistic import LOGISTIC
+from evometa.learner.mann import MANN
 from evometa.learner.matching import MATCHING
 from evometa.learner.protocol import Learner
 from evometa.learner.prototypes import PROTOTYPES
@@ -45,6 +46,7 @@ FAMILIES: Families = MappingProxyType(
             BAYESIAN,
             IN_CONTEXT,
             CNP,
+            MANN,
             DELTA,
             TRANSFER,
         )
@@ -146,7 +148,7 @@ def preset(name: str, **changes: Any) -> dict[str, Any]:
         name: `maml`, `fomaml`, `anil`, `boil`, `reptile`, `meta-sgd`, `lslr` (learned per-layer
             per-step rates), `maml++`, an optimiser of `evometa.rule.KNOWN`, `protonet`, `matching`,
             `matching-fce`, `relation`, `siamese`, `gaussian`, `ridge`, `logistic`, `bayesian`,
-            `in-context`, `cnp`, `delta-rule`, `transfer`, `baseline++`.
+            `in-context`, `cnp`, `mann`, `delta-rule`, `transfer`, `baseline++`.
         changes: genes to set, for instance `rate=0.4`.
 
     Raises:
