@@ -187,7 +187,7 @@ def transfer_space(
             `"cosine"` classifier, fine-tuned; default a `Choice` of all.
         normalise: whether the head sees features of equal lengths; default `Choice(True, False)`.
         steps: of the fine-tuning; default `Int(0, 200)`.
-        rate: of the fine-tuning; default `Float(0.1, 10, log=True)`.
+        rate: of the fine-tuning; default `Float(0.01, 10, log=True)`.
         outer: the training's optimiser; default `outer_space()`.
     """
     return Struct(
@@ -195,7 +195,7 @@ def transfer_space(
         head=Choice(*HEADS) if head is None else head,
         normalise=Choice(True, False) if normalise is None else normalise,
         steps=Int(0, 200) if steps is None else steps,
-        rate=Float(0.1, 10.0, log=True) if rate is None else rate,
+        rate=Float(0.01, 10.0, log=True) if rate is None else rate,
         outer=outer_space() if outer is None else outer,
     )
 
