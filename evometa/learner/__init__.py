@@ -6,6 +6,8 @@ its presets, in one file. A new one is that file and its name in `families`.
 """
 
 from evometa.learner.bayesian import bayesian_space
+from evometa.learner.cnp import cnp_space
+from evometa.learner.delta import delta_space
 from evometa.learner.embedded import Asked, Embedded, Head, Own, Shown, make_embedded
 from evometa.learner.families import (
     FAMILIES,
@@ -21,7 +23,9 @@ from evometa.learner.families import (
 from evometa.learner.family import Family, Mixing, Outline, Setting
 from evometa.learner.gaussian import gaussian_space
 from evometa.learner.gradient import GradientLearner
+from evometa.learner.in_context import in_context_space
 from evometa.learner.logistic import logistic_space
+from evometa.learner.mann import mann_space, presentations
 from evometa.learner.matching import matching_space
 from evometa.learner.protocol import (
     Adapted,
@@ -41,6 +45,7 @@ from evometa.learner.prototypes import Prototypes, prototype_space
 from evometa.learner.relation import relation_space
 from evometa.learner.ridge import ridge_space
 from evometa.learner.siamese import siamese_space
+from evometa.learner.transfer import transfer_space
 
 __all__ = [
     "FAMILIES",
@@ -67,21 +72,27 @@ __all__ = [
     "Traits",
     "Walk",
     "bayesian_space",
+    "cnp_space",
+    "delta_space",
     "family_of",
     "formula_of",
     "gaussian_space",
+    "in_context_space",
     "learner_space",
     "logistic_space",
     "make_embedded",
     "make_learner",
+    "mann_space",
     "matching_space",
     "predictor",
+    "presentations",
     "preset",
     "prototype_space",
     "relation_space",
     "ridge_space",
     "siamese_space",
     "stage_at",
+    "transfer_space",
     "unmapped",
     "with_own",
 ]

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from evometa.learner.embedding import Embedding, is_embedding
 from evometa.learner.family import Genes, Setting
+from evometa.learner.order import shuffled
 from evometa.learner.protocol import Loss, Meta, MetaLoss, Tensors, Traits
 from evometa.network import Network
 from evometa.rule import DEFAULT_OUTER, Outer, make_outer
@@ -109,6 +110,16 @@ class Head(Protocol):
         """Text that is equal for heads which differ only in numbers."""
         ...
 
+    @property
+    def most(self) -> int | None:
+        """Classes that it can tell apart; None for any number."""
+        return None
+
+    @property
+    def ordered(self) -> bool:
+        """Whether the order of a support set matters; meta-training then shuffles it."""
+        return False
+
     def init(self, like: Tensor, generator: torch.Generator) -> Own:
         """Return the head's numbers before any training, none by default.
 
@@ -203,7 +214,7 @@ class Embedded:
                 f"{self.network.structure}\n{self.norm}"
             ),
             outer=self.outer,
-            any_ways=True,
+            any_ways=self.head.most is None,
             ways=self.ways,
         )
 
@@ -223,7 +234,7 @@ class Embedded:
         """Learn the support set, and see how well the queries are predicted."""
         most = self.most if self.ways is None else bounds_of(self.ways)[1]
         trained = replace(self, training=True, most=most)
-        fitted = trained.adapt(meta, support)
+        fitted = trained.adapt(meta, shuffled(support) if self.head.ordered else support)
         predict, seen, met = trained._watched(fitted)
         loss = self.loss(predict, query)
         asked = Asked(*met[-1], query.targets)
@@ -235,7 +246,7 @@ class Embedded:
         """Return what the head learns from a support set.
 
         Raises:
-            ValueError: if it has no labelled examples.
+            ValueError: if it has no labelled examples, or more classes than the head can tell.
         """
         if not (hasattr(support, "inputs") and hasattr(support, "targets")):
             raise ValueError(
@@ -251,6 +262,11 @@ class Embedded:
         own = {**weights, **meta["learned"], **meta["constants"]}
         features, buffers = self._embedding.support(params, meta["buffers"], support.inputs)
         ways = None if self.most is None else ways_of(support, self.most)
+        if ways is not None and self.head.most is not None and ways > self.head.most:
+            raise ValueError(
+                f"{self.head.structure.split()[0]} tells {self.head.most} classes apart, as many "
+                f"as it was made for, but this support set has {ways}"
+            )
         shown = Shown(_wide(features), support.targets, ways)
         present = shown.real.any() if ways is None else shown.members.sum(1) > 0
         with _exactly(features):

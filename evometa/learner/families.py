@@ -9,16 +9,21 @@ from typing import Any, NamedTuple, cast
 
 from evometa.errors import SpaceError, StudyError
 from evometa.learner.bayesian import BAYESIAN
+from evometa.learner.cnp import CNP
+from evometa.learner.delta import DELTA
 from evometa.learner.family import Family, Genes, Setting
 from evometa.learner.gaussian import GAUSSIAN
 from evometa.learner.gradient_family import GRADIENT
+from evometa.learner.in_context import IN_CONTEXT
 from evometa.learner.logistic import LOGISTIC
+from evometa.learner.mann import MANN
 from evometa.learner.matching import MATCHING
 from evometa.learner.protocol import Learner
 from evometa.learner.prototypes import PROTOTYPES
 from evometa.learner.relation import RELATION
 from evometa.learner.ridge import RIDGE
 from evometa.learner.siamese import SIAMESE
+from evometa.learner.transfer import TRANSFER
 from evometa.space import Choice
 
 Families = Mapping[str, Family]
@@ -39,6 +44,11 @@ FAMILIES: Families = MappingProxyType(
             RIDGE,
             LOGISTIC,
             BAYESIAN,
+            IN_CONTEXT,
+            CNP,
+            MANN,
+            DELTA,
+            TRANSFER,
         )
     }
 )
@@ -137,7 +147,8 @@ def preset(name: str, **changes: Any) -> dict[str, Any]:
     Args:
         name: `maml`, `fomaml`, `anil`, `boil`, `reptile`, `meta-sgd`, `lslr` (learned per-layer
             per-step rates), `maml++`, an optimiser of `evometa.rule.KNOWN`, `protonet`, `matching`,
-            `matching-fce`, `relation`, `siamese`, `gaussian`, `ridge`, `logistic`, `bayesian`.
+            `matching-fce`, `relation`, `siamese`, `gaussian`, `ridge`, `logistic`, `bayesian`,
+            `in-context`, `cnp`, `mann`, `delta-rule`, `transfer`, `baseline++`.
         changes: genes to set, for instance `rate=0.4`.
 
     Raises:

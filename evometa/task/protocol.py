@@ -47,9 +47,9 @@ class ClassBatch(NamedTuple):
     Attributes:
         inputs: as in `Batch`; `evometa.network.Padded` where some examples are padding.
         targets: labels from 0, int64, shape `(tasks, examples)`; `IGNORED` marks padding.
-        classes: which class of the data each label stands for, int64, shape `(tasks, ways)`; both
-            sides of an episode have the same. It says how many ways there are, whatever the
-            labels of a side.
+        classes: which class of the split each label stands for, from 0 to `available(split) - 1`,
+            int64, shape `(tasks, ways)`; both sides of an episode have the same. It says how many
+            ways there are, whatever the labels of a side.
     """
 
     inputs: Any
@@ -81,7 +81,8 @@ class Task(Protocol):
     gate then does not hold the gradient's derivative against differences of it.
 
     `ways`: classes in an episode, or a pair of least and most; `available(split)`: the most that
-    one could have. Prototypes want the former, and are meta-trained with up to the latter.
+    one could have. Prototypes want the former, and are meta-trained with up to the latter; transfer
+    learns all classes of meta-train at once.
 
     `sized(generator)`: returns the task with the shapes of one meta-batch, where they vary from
     one to the next. All episodes that one `episodes` call draws have equal shapes.

@@ -201,7 +201,7 @@ class Classes:
         support, query = shape.counts(rng, there)
         most = int((support + query).max())
         chosen = _distinct(rng, there, most) + first[..., None]  # (n, ways, most)
-        named = torch.from_numpy(classes * turns + turn)
+        named = torch.from_numpy(picks)
         place = np.arange(most)
         before = (place < support[..., None], support.sum(1))
         after = (~before[0] & (place < (support + query)[..., None]), query.sum(1))
