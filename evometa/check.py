@@ -57,7 +57,7 @@ def print_check(console: Console, file: StudyFile, samples: int, seed: int) -> N
 def readings(study: Study) -> list[tuple[str, str]]:
     """Return what the tasks' data was read as: headings and texts; nothing for other tasks."""
     tasks = [study.task, *(rung.task for rung in study.rungs if rung.task)]
-    found = [getattr(getattr(task, "classes", None), "reading", None) for task in tasks]
+    found = [getattr(task, "reading", None) for task in tasks]
     return list(dict.fromkeys(line for reading in found if reading for line in reading.lines()))
 
 

@@ -1,4 +1,4 @@
-"""On what is learned? Families of few-shot tasks: arrays, image folders, Omniglot, glyphs, waves.
+"""On what is learned? Few-shot tasks: arrays, tables, image folders, Omniglot, glyphs, waves.
 
 A task draws episodes (a support set to adapt to, a query set to be scored on) from three disjoint
 splits, and judges a learner on them. Tasks hold numpy arrays once loaded and travel to workers with
@@ -24,6 +24,7 @@ from evometa.task.protocol import (
     split_seed,
 )
 from evometa.task.sinusoid import Sinusoid
+from evometa.task.table import Table, encode
 
 __all__ = [
     "IGNORED",
@@ -41,6 +42,8 @@ __all__ = [
     "Predict",
     "Side",
     "Sinusoid",
+    "Table",
     "Task",
+    "encode",
     "split_seed",
 ]

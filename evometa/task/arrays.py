@@ -114,8 +114,8 @@ def Arrays(
     order = np.argsort(owners, kind="stable")
     starts = np.concatenate([[0], np.cumsum(np.bincount(owners, minlength=len(names)))])
     texts = tuple(map(str, names.tolist()))
-    found = _splits(splits, names, seed)
-    described = {"seed": seed, "splits": _plain(splits)}
+    found = dealt(splits, names, seed)
+    described = {"seed": seed, "splits": as_plain(splits)}
     if group is None:
         source = LabelledArrays(inputs[order], starts, texts, found, described)
         return class_task(source, ways, shots, queries, sampling)
@@ -220,8 +220,17 @@ def _array(values: Any, name: str) -> Array:
         raise TaskError(f"`{name}` must be an array, or become one: {error}") from error
 
 
-def _splits(splits: Splits, names: Array, seed: int) -> dict[str, npt.NDArray[np.int64]]:
-    """Return which classes or groups belong to which split, by number."""
+def dealt(splits: Splits, names: Array, seed: int) -> dict[str, npt.NDArray[np.int64]]:
+    """Return which classes or groups belong to which split, by number.
+
+    Args:
+        splits: shares of them, or the names of each split.
+        names: of all, sorted.
+        seed: shuffles them before shares are dealt.
+
+    Raises:
+        TaskError: if there is no such split, or one is in two of them.
+    """
     if not isinstance(splits, Mapping):
         shares = np.array(splits, float)
         if shares.shape != (3,) or (shares < 0).any() or abs(shares.sum() - 1) > 1e-6:
@@ -270,7 +279,8 @@ def _reading(classes: Classes, names: list[str], ignored: dict[str, list[str]]) 
     )
 
 
-def _plain(splits: Splits) -> Any:
+def as_plain(splits: Splits) -> Any:
+    """Return splits as plain data."""
     if not isinstance(splits, Mapping):
         return [float(share) for share in splits]
     return {split: [str(each) for each in own] for split, own in splits.items()}

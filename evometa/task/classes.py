@@ -16,6 +16,7 @@ from evometa.errors import TaskError
 from evometa.metrics import Direction
 from evometa.network import Padded
 from evometa.task.protocol import IGNORED, ClassBatch, EpisodeBatch, Predict, Side
+from evometa.task.reading import Reading
 from evometa.task.sampler import META_DATASET_WAYS, Classes, Episodic, Range, bounds_of
 
 
@@ -97,6 +98,11 @@ class ClassTask:
     def varies(self) -> bool:
         """Whether shapes differ from one meta-batch to the next."""
         return self.shape.varies
+
+    @property
+    def reading(self) -> Reading | None:
+        """What the examples were read from, where that is known."""
+        return None if self.classes is None else self.classes.reading
 
     def available(self, split: str) -> int:
         """Return how many classes a split has."""

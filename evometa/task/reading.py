@@ -35,6 +35,8 @@ class Reading:
         ignored: why entries were passed over, to their paths within the folder.
         warnings: what looks wrong.
         what: the examples are.
+        owners: what the classes are.
+        details: more headings and texts.
     """
 
     place: str
@@ -46,6 +48,8 @@ class Reading:
     ignored: Mapping[str, Sequence[str]] = field(default_factory=dict)
     warnings: Sequence[str] = ()
     what: str = "images"
+    owners: str = "classes"
+    details: Sequence[tuple[str, str]] = ()
 
     def lines(self) -> list[tuple[str, str]]:
         """Return it as headings and texts."""
@@ -55,8 +59,9 @@ class Reading:
             if found
         ]
         return [
-            ("data", f"{self.place}: {self.classes} classes, {self.images} {self.what}"),
+            ("data", f"{self.place}: {self.classes} {self.owners}, {self.images} {self.what}"),
             *counts,
+            *self.details,
             *[("changed", f"{count} {what}") for what, count in sorted(self.changes.items())],
             *[
                 ("ignored", f"{len(entries)} {why}: {listed(entries)}")
