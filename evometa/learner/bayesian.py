@@ -193,7 +193,7 @@ def _formula(genes: Genes, primitives: Sequence[Primitive]) -> str:
     return f"y ← GP(f(x)) after (f(X), Y), kernel a·{kernel} + c, noise and kernel learned"
 
 
-BAYESIAN = Family(
+FAMILY = Family(
     name="bayesian",
     make=_make,
     space=bayesian_space,

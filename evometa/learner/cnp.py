@@ -175,7 +175,7 @@ def _formula(genes: Genes, primitives: Sequence[Primitive]) -> str:
     return "y ← g(f(x), r), r = meanᵢ h(f(xᵢ), yᵢ); for classes the logit of k, rₖ the mean of k"
 
 
-CNP = Family(
+FAMILY = Family(
     name="cnp",
     make=_make,
     space=cnp_space,

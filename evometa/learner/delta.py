@@ -127,7 +127,7 @@ def _formula(genes: Genes, primitives: Sequence[Primitive]) -> str:
     return "y ← k(x)·W, W ← W + β·k(xᵢ)ᵀ(yᵢ - k(xᵢ)·W) for one example after the other, k = f/‖f‖"
 
 
-DELTA = Family(
+FAMILY = Family(
     name="delta",
     make=_make,
     space=delta_space,

@@ -4,54 +4,40 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from types import MappingProxyType
 from typing import Any, NamedTuple, cast
 
 from evometa.errors import SpaceError, StudyError
-from evometa.learner.bayesian import BAYESIAN
-from evometa.learner.cnp import CNP
-from evometa.learner.delta import DELTA
 from evometa.learner.family import Family, Genes, Setting
-from evometa.learner.gaussian import GAUSSIAN
-from evometa.learner.gradient_family import GRADIENT
-from evometa.learner.in_context import IN_CONTEXT
-from evometa.learner.logistic import LOGISTIC
-from evometa.learner.mann import MANN
-from evometa.learner.matching import MATCHING
 from evometa.learner.protocol import Learner
-from evometa.learner.prototypes import PROTOTYPES
-from evometa.learner.relation import RELATION
-from evometa.learner.ridge import RIDGE
-from evometa.learner.siamese import SIAMESE
-from evometa.learner.transfer import TRANSFER
 from evometa.space import Choice
 
 Families = Mapping[str, Family]
 
-DEFAULT = GRADIENT.name
-"""The family of genes that stand alone, without its name."""
-
-FAMILIES: Families = MappingProxyType(
-    {
-        family.name: family
-        for family in (
-            GRADIENT,
-            PROTOTYPES,
-            MATCHING,
-            RELATION,
-            SIAMESE,
-            GAUSSIAN,
-            RIDGE,
-            LOGISTIC,
-            BAYESIAN,
-            IN_CONTEXT,
-            CNP,
-            MANN,
-            DELTA,
-            TRANSFER,
-        )
-    }
+FILES = (
+    "gradient_family",
+    "prototypes",
+    "matching",
+    "relation",
+    "siamese",
+    "gaussian",
+    "ridge",
+    "logistic",
+    "bayesian",
+    "in_context",
+    "cnp",
+    "mann",
+    "delta",
+    "transfer",
 )
+"""Files of this package, each with its `FAMILY`. A new family is such a file, and its line here."""
+
+_EACH: list[Family] = [import_module(f"{__package__}.{file}").FAMILY for file in FILES]
+FAMILIES: Families = MappingProxyType({family.name: family for family in _EACH})
+
+DEFAULT = "gradient"
+"""The family of genes that stand alone, without its name."""
 
 VERBS = ("init", "adapt", "trajectory", "predict", "meta_loss")
 

@@ -149,7 +149,7 @@ def _formula(genes: Genes, primitives: Sequence[Primitive]) -> str:
     return f"class ← argmaxₖ {density}(f(x); mean and variance of f over class k, prior learned)"
 
 
-GAUSSIAN = Family(
+FAMILY = Family(
     name="gaussian",
     make=_make,
     space=gaussian_space,

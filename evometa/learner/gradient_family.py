@@ -116,7 +116,7 @@ def _together(learners: Sequence[GradientLearner]) -> Sequence[Learner]:
     return [replace(own, rule=MixedRule(rules, place)) for place, own in enumerate(learners)]
 
 
-GRADIENT = Family(
+FAMILY = Family(
     name="gradient",
     make=_make,
     space=rule_space,

@@ -205,7 +205,7 @@ def _formula(genes: Genes, primitives: Sequence[Primitive]) -> str:
     return f"class ← argmaxₖ T(f(x); (f(xᵢ), e(yᵢ))ᵢ)·e(k), T {depth} layers of {heads} heads"
 
 
-IN_CONTEXT = Family(
+FAMILY = Family(
     name="in_context",
     make=_make,
     space=in_context_space,

@@ -137,7 +137,7 @@ def _formula(genes: Genes, primitives: Sequence[Primitive]) -> str:
     return f"y ← f(x)·W, W fits sigmoid(f(X)·W) to Y with λ‖W‖² by {steps} Newton steps, λ learned"
 
 
-LOGISTIC = Family(
+FAMILY = Family(
     name="logistic",
     make=_make,
     space=logistic_space,

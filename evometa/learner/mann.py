@@ -288,7 +288,7 @@ def _formula(genes: Genes, primitives: Sequence[Primitive]) -> str:
     )
 
 
-MANN = Family(
+FAMILY = Family(
     name="mann",
     make=_make,
     space=mann_space,

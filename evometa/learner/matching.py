@@ -180,7 +180,7 @@ def _formula(genes: Genes, primitives: Sequence[Primitive]) -> str:
 
 _GENES = {"distance": "euclidean", "scale": "fixed", "context": "none", "steps": 5, "ways": 20}
 _OUTER = {"adam": {"rate": 1e-3, "schedule": "constant"}}
-MATCHING = Family(
+FAMILY = Family(
     name="matching",
     make=_make,
     space=matching_space,

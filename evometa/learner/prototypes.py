@@ -195,7 +195,7 @@ def _formula(genes: Genes, primitives: Sequence[Primitive]) -> str:
     return f"{DISTANCES[genes['distance']]}, cₖ {centre}{seen}"
 
 
-PROTOTYPES = Family(
+FAMILY = Family(
     name="prototypes",
     make=_make,
     space=prototype_space,

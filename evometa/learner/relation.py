@@ -165,7 +165,7 @@ def _formula(genes: Genes, primitives: Sequence[Primitive]) -> str:
     return "class ← argmaxₖ r(f(x), Σ f over the examples of class k), r learned"
 
 
-RELATION = Family(
+FAMILY = Family(
     name="relation",
     make=_make,
     space=relation_space,

@@ -124,7 +124,7 @@ def _formula(genes: Genes, primitives: Sequence[Primitive]) -> str:
     return "y ← f(x)·W, W = argmin ‖f(X)·W - Y‖² + λ‖W‖², λ learned"
 
 
-RIDGE = Family(
+FAMILY = Family(
     name="ridge",
     make=_make,
     space=ridge_space,

@@ -157,7 +157,7 @@ def _formula(genes: Genes, primitives: Sequence[Primitive]) -> str:
     )
 
 
-SIAMESE = Family(
+FAMILY = Family(
     name="siamese",
     make=_make,
     space=siamese_space,

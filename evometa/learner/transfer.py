@@ -246,7 +246,7 @@ def _formula(genes: Genes, primitives: Sequence[Primitive]) -> str:
 
 
 _OUTER = {"adam": {"rate": 1e-3, "schedule": "constant"}}
-TRANSFER = Family(
+FAMILY = Family(
     name="transfer",
     make=_make,
     space=transfer_space,

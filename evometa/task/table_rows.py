@@ -460,7 +460,8 @@ class _Reader:
             rows.begins = np.concatenate([rows.begins, np.full(new, np.inf)])
             rows.splits += [""] * new
             self._bars = np.concatenate([self._bars, np.full(new, np.inf)])
-        return found[coded.indices.to_numpy(zero_copy_only=False)].astype(np.int64)
+        owners: Numbers = found[coded.indices.to_numpy(zero_copy_only=False)].astype(np.int64)
+        return owners
 
     def _note_splits(self, owners: Numbers, column: Any, part: str) -> None:
         coded = texts_of(column).dictionary_encode()
