@@ -6,6 +6,7 @@ from torch import nn
 
 from evometa.evaluate import begin
 from evometa.learner import FAMILIES, PRESETS, preset, stage_at
+from evometa.learner.order import shuffled
 from evometa.learner.protocol import predictor
 from evometa.network import Network
 from evometa.task.episodes import joined, part_of
@@ -14,7 +15,9 @@ from tests.learner.laws import Waves, learner_of, normed, shapes, waves
 
 # Reptile is trained on weights that have seen the queries too
 GRADIENT = [name for name in FAMILIES["gradient"].presets if name != "reptile"]
-OTHERS = [name for name in PRESETS if name not in FAMILIES["gradient"].presets]
+# the loss of plain transfer is that of its classifier of all classes
+TRANSFER = FAMILIES["transfer"].presets
+OTHERS = [n for n in PRESETS if n not in FAMILIES["gradient"].presets and n not in TRANSFER]
 
 
 def embedding(outputs=4):
@@ -31,6 +34,8 @@ def losses(learner, task, episodes):
     stage = stage_at(learner, learner.traits, 1.0)
     meta = {**meta, "stage": stage.numbers}
     told = stage.learner.meta_loss(meta, support, query).loss
+    if getattr(getattr(learner, "head", None), "ordered", False):
+        support = shuffled(support)  # as in meta-training
     return told, task.loss(predictor(learner, learner.adapt(meta, support)), query)
 
 
