@@ -48,7 +48,7 @@ def test_the_loss_of_a_rule_is_that_of_its_predictions(name, norm, support):
     classes = "head" in genome
     if isinstance(support, dict) and "stream" in support and (classes or name == "imaml"):
         with pytest.raises(ValueError, match="stream"):
-            learner_of(genome, Network(normed()), task, norm)
+            learner_of(genome, Network(normed()), Points(None), norm)
         return
     task, episodes = (Points(None), shapes(1)) if classes else (Waves(None), waves(1))
     network = Network(embedding(3) if classes else normed())
