@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import statistics
 import time
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,13 +18,14 @@ from evometa.evaluate.evaluator import Evaluator, choose_device
 from evometa.records import Genome, derive_seed
 from evometa.report.show import brief
 from evometa.study import Study
-from evometa.study_file import StudyFile
+from evometa.study_file import StudyFile, watched
 
 TIMED_CANDIDATES = 5
 TIMED_ITERATIONS = 3
 TIMED_EPISODES = 4
 
 
+@watched()
 def print_check(console: Console, file: StudyFile, samples: int, seed: int) -> None:
     """Draw genomes, pass them through the gate, time a few meta-iterations, and print all."""
     study, device = file.study, choose_device("auto")
@@ -52,6 +55,32 @@ def print_check(console: Console, file: StudyFile, samples: int, seed: int) -> N
         _line(console, f"  {count} rejected", text)
     if admitted:
         _print_costs(console, study, admitted, seed, device)
+    for name, text in kept_files(file):
+        _line(console, name, text)
+
+
+def kept_files(file: StudyFile) -> list[tuple[str, str]]:
+    """Return what a run keeps of a study, and what it only names: headings and texts.
+
+    Files that the study opens are known once it has been tried.
+    """
+    bundle = file.bundle()
+    found = [
+        (len(data), f"{name}, {_bytes(len(data))}, sha256 {hashlib.sha256(data).hexdigest()[:12]}")
+        for name, data in bundle.small.items()
+    ]
+    named = [
+        f"{name}, {_bytes(Path(each.path).stat().st_size)}, sha256 {each.sha256[:12]}; too large "
+        f"to be kept, it must stay at {each.path}"
+        for name, each in bundle.large.items()
+    ]
+    total = f"{len(found)} with {_bytes(sum(size for size, _ in found))}, which a run keeps"
+    lines = [("files", total), *(("", text) for _, text in found)]
+    return lines + [("named alone", text) for text in named]
+
+
+def _bytes(size: int) -> str:
+    return f"{size:,} bytes" if size < 10_000 else f"{size / 2**20:,.2f} MiB"
 
 
 def readings(study: Study) -> list[tuple[str, str]]:

@@ -1,6 +1,8 @@
 """A study is more than its file: what it imports and reads is found, kept, and brought along."""
 
+import hashlib
 import importlib.util
+import io
 import os
 import pickle
 import random
@@ -15,7 +17,9 @@ import numpy as np
 import pytest
 import ray
 import torch
+from rich.console import Console
 
+from evometa.check import print_check
 from evometa.errors import StudyError
 from evometa.launch import Data, Settings, Workers, preflight, prepare, resume, start
 from evometa.launch import refuse_existing as refuse
@@ -569,3 +573,27 @@ def test_a_run_without_kept_files_still_opens(run, tmp_path):
     shutil.rmtree(run / "files")
     assert width(read_run(run).file) == 11
     assert importlib.util.find_spec("helpers") is None
+
+
+def test_check_lists_what_is_kept_with_a_run_and_what_is_only_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(bundle_module, "FILE_BYTES", 1000)
+    body = """
+        from pathlib import Path
+        import helper
+
+        def build(genome):
+            late = Path(__file__).with_name("la" + "te.bin").read_bytes()
+            Path(__file__).with_name("large.bin").read_bytes()
+            return mlp(1, [genome["width"] + len(late) - 7], 1)
+    """
+    files = {"helper.py": "X = 1\n", "late.bin": b"1234567", "large.bin": b"0" * 2000}
+    write(tmp_path, {**files, "study.py": study_text(body)})
+    said = io.StringIO()
+    print_check(Console(file=said, width=10_000), load_study(tmp_path / "study.py"), 3, 0)
+    lines = said.getvalue().splitlines()
+    for name, data in files.items():
+        digest = hashlib.sha256(data if isinstance(data, bytes) else data.encode()).hexdigest()
+        (line,) = [each for each in lines if f"/{name}, {len(data):,} bytes" in each]
+        assert digest[:12] in line
+        assert (f"must stay at {tmp_path / name}" in line) == (name == "large.bin")
+    assert any(each.split()[:2] == ["files", "3"] for each in lines)

@@ -159,6 +159,12 @@ class _Call:
     pack: Sequence[Candidate] = ()
 
 
+def hash_seed() -> str:
+    """Return what orders the sets of texts of all workers: the driver's `PYTHONHASHSEED`, or 0."""
+    own = os.environ.get("PYTHONHASHSEED", "")
+    return own if own.isdigit() else "0"
+
+
 class _RayFleet:
     """Workers as Ray actors.
 
@@ -170,11 +176,13 @@ class _RayFleet:
     def __init__(self, gpus: float, logs: str | None) -> None:
         self._gpus, self._logs = gpus, logs
         options: dict[str, Any] = {"num_cpus": 1, "max_restarts": 0, "max_task_retries": 0}
+        variables = {"PYTHONHASHSEED": hash_seed()}
         if gpus:
             options["num_gpus"] = gpus
         else:
             # Ray leaves all GPUs visible to actors that ask for none
-            options["runtime_env"] = {"env_vars": {"CUDA_VISIBLE_DEVICES": ""}}
+            variables["CUDA_VISIBLE_DEVICES"] = ""
+        options["runtime_env"] = {"env_vars": variables}
         self._actor = ray.remote(_Actor).options(**options)
         self._actors: dict[int, Any] = {}
         self._calls: dict[Any, _Call] = {}

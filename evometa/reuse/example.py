@@ -17,6 +17,7 @@ from evometa.task.episodes import part_of
 from evometa.task.protocol import Task
 
 FAR = 1.0  # widths of the range of meta-training, beyond which inputs are far from it
+NEXT = 0.05  # the same of whole numbers, such as tokens: one that was never seen means nothing
 
 
 class RangeWarning(UserWarning):
@@ -49,6 +50,10 @@ class Leaf:
         """
         what = f"inputs{self.name}"
         tensor = given if isinstance(given, Tensor) else _tensor(given, what)
+        if tensor.is_complex() or (tensor.is_floating_point() and not self.dtype.is_floating_point):
+            raise EvometaError(
+                f"{what} must be {self._kind} as in meta-training, but got {tensor.dtype}"
+            )
         if self.dtype.is_floating_point:
             if not tensor.is_floating_point() and self._is_unit and bool((tensor > 1).any()):
                 raise EvometaError(
@@ -62,10 +67,6 @@ class Leaf:
                     f"{what} must be finite, but {int((~tensor.isfinite()).sum())} of "
                     f"{tensor.numel()} numbers are NaN or infinite"
                 )
-        elif tensor.is_floating_point() or tensor.is_complex():
-            raise EvometaError(
-                f"{what} must be {self._kind} as in meta-training, but got {tensor.dtype}"
-            )
         found = tensor.to(self.dtype)
         if not found.is_floating_point() and not torch.equal(found.to(tensor.dtype), tensor):
             raise EvometaError(
@@ -87,12 +88,11 @@ class Leaf:
         if not tensor.numel() or tensor.dtype == torch.bool:
             return
         low, high = float(tensor.min()), float(tensor.max())
-        if not self.dtype.is_floating_point:
-            if low < min(self.low, 0):
-                raise EvometaError(f"{what} must be at least {self.low:g}, but got {low:g}")
-            return
-        room = FAR * max(self.high - self.low, 1e-12)
-        if low < self.low - room or high > self.high + room:
+        whole = not self.dtype.is_floating_point
+        if whole and low < min(self.low, 0):
+            raise EvometaError(f"{what} must be at least {self.low:g}, but got {low:g}")
+        room = (NEXT if whole else FAR) * max(self.high - self.low, 1e-12)
+        if (low < self.low - room and not whole) or high > self.high + room:
             warnings.warn(
                 f"{what} reach from {low:g} to {high:g}, but in meta-training from {self.low:g} to "
                 f"{self.high:g}: predictions there are guesses",

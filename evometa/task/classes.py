@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+import inspect
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol, final
+from typing import Any, ParamSpec, Protocol, final
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +20,34 @@ from evometa.network import Padded
 from evometa.task.protocol import IGNORED, ClassBatch, EpisodeBatch, Predict, Side
 from evometa.task.reading import Reading
 from evometa.task.sampler import META_DATASET_WAYS, Classes, Episodic, Range, bounds_of
+
+P = ParamSpec("P")
+
+OWN_ARRAYS = "To learn from arrays of your own, use Arrays(x, y)"
+
+
+class NotTaken(TaskError, TypeError):
+    """A task is given an argument that it does not take."""
+
+
+def takes_no_more(make: Callable[P, ClassTask]) -> Callable[P, ClassTask]:
+    """Let a function that makes a task refuse what it does not take, arrays above all.
+
+    It raises `NotTaken` for other arguments than its own.
+    """
+
+    @functools.wraps(make)
+    def made(*args: P.args, **kwargs: P.kwargs) -> ClassTask:
+        taken = inspect.signature(make)
+        try:
+            taken.bind(*args, **kwargs)
+        except TypeError as error:
+            raise NotTaken(
+                f"{make.__name__} takes {', '.join(taken.parameters)}, but {error}. {OWN_ARRAYS}"
+            ) from error
+        return make(*args, **kwargs)
+
+    return made
 
 
 class Source(Protocol):
@@ -78,7 +108,7 @@ class ClassTask:
         if self.classes is not None and not isinstance(self.classes, Classes):
             raise TaskError(
                 "`classes` is what `load` has read, no argument, but got a "
-                f"{type(self.classes).__name__}; to learn from arrays, use Arrays(x, y)"
+                f"{type(self.classes).__name__}. {OWN_ARRAYS}"
             )
         _ = self.shape
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw
 
 from evometa.errors import TaskError
-from evometa.task.classes import ClassTask, class_task
+from evometa.task.classes import ClassTask, class_task, takes_no_more
 from evometa.task.image_folder import shuffled_splits
 from evometa.task.sampler import Classes, Range
 
@@ -62,6 +62,7 @@ class DrawnGlyphs:
         return {"name": "Glyphs", **asdict(self)}
 
 
+@takes_no_more
 def Glyphs(
     ways: Range = 5,
     shots: Range = 1,

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from evometa.errors import TaskError
 from evometa.files import local
-from evometa.task.classes import ClassTask, class_task
+from evometa.task.classes import ClassTask, class_task, takes_no_more
 from evometa.task.decoded import read_images
 from evometa.task.protocol import SPLITS
 from evometa.task.sampler import Classes, Range
@@ -70,6 +70,7 @@ class FolderOfImages:
         return {"name": "ImageFolder", **arguments}
 
 
+@takes_no_more
 def ImageFolder(
     ways: Range = 5,
     shots: Range = 1,

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from evometa.errors import TaskError
 from evometa.task.cache import Arrays, cache_folder, cached, fingerprint
-from evometa.task.classes import ClassTask, class_task
+from evometa.task.classes import ClassTask, class_task, takes_no_more
 from evometa.task.download import ARCHIVES, download_archives
 from evometa.task.folder import foreign
 from evometa.task.image_folder import shuffled_splits
@@ -80,6 +80,7 @@ class OmniglotArchives:
         return {**splits, "meta-test": np.arange(BACKGROUND, BACKGROUND + EVALUATION)}
 
 
+@takes_no_more
 def Omniglot(
     ways: Range = 5,
     shots: Range = 1,

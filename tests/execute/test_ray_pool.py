@@ -166,6 +166,29 @@ def test_what_candidates_leave_behind_and_print_is_in_nobodys_way(make):
     assert kept < PRINTED / 2
 
 
+def noting_the_order_of_sets(pack):
+    order = " ".join({f"feature {number}" for number in range(20)})
+    return [Evaluation(each, Status.OK, {"query_loss": 0.0}, note=order) for each in pack]
+
+
+@pytest.mark.parametrize("own", [None, "random", "7"])
+def test_all_workers_order_sets_of_texts_alike(make, monkeypatch, own):
+    if own is None:
+        monkeypatch.delenv("PYTHONHASHSEED", raising=False)
+    else:
+        monkeypatch.setenv("PYTHONHASHSEED", own)
+    found = set()
+    for _ in range(2):  # each with a worker of its own
+        pool = make(noting_the_order_of_sets, workers=1)
+        pool.submit(candidates(1))
+        found |= {each.note for each in collect_all(pool, 1)}
+        pool.close()
+    code = "print(' '.join({f'feature {number}' for number in range(20)}))"
+    environment = {**os.environ, "PYTHONHASHSEED": "7" if own == "7" else "0"}
+    said = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True)
+    assert found == {said.stdout.decode().strip()}
+
+
 def test_who_ends_a_worker_ends_no_candidate(make, tmp_path):
     """A machine that goes down signals its processes; Ray would raise it in a candidate's code."""
     pool = make(misbehave, modules=HERE, workers=1)

@@ -333,6 +333,10 @@ def test_whole_numbers_and_dicts_stay_what_they_are(tmp_path):
     ):
         with pytest.raises(ValueError, match=message):
             alone.adapt(wrong, y)
+    with pytest.warns(UserWarning, match="reach up to .*: predictions there are guesses"):
+        alone.inputs({"mask": mask, "words": words + 2**41}, "examples")
+    with pytest.raises(ValueError, match="must be int64, got torch.complex64"):
+        alone.adapt({"mask": mask, "words": words.to(torch.complex64)}, y)
     with pytest.raises(ValueError, match="5 examples, but 4 targets"):
         alone.adapt(x, y[:4])
     with pytest.raises(ValueError, match="tells 3 classes apart"):

@@ -1,5 +1,7 @@
 """A loaded learner predicts what the evaluation scored."""
 
+import re
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +15,7 @@ from evometa.launch import Workers
 from evometa.learner import Setting, make_learner, preset
 from evometa.network import Network
 from evometa.reuse.confirm import Confirmation, confirm
-from evometa.reuse.example import Leaf
+from evometa.reuse.example import Leaf, RangeWarning
 from evometa.reuse.learner import _outputs, load_learner
 from evometa.reuse.stored import read_run
 from evometa.task import Glyphs
@@ -170,3 +172,24 @@ def test_as_many_classes_as_the_task_may_have_are_told_apart():
     learner = make_learner(preset("maml"), Setting(network, task, "inductive"))
     few = replace(task, ways=2).episodes("meta-train", 1, torch.Generator().manual_seed(0))
     assert _outputs(few, learner, class_count(task)) == (None, 4)
+
+
+@pytest.mark.parametrize("kind", [torch.complex64, torch.complex128])
+@pytest.mark.parametrize("own", [torch.float32, torch.int64, torch.uint8])
+def test_complex_inputs_are_refused_by_every_type(own, kind):
+    leaf = Leaf("['x']", (1,), own, 0.0, 1.0)
+    wanted = re.escape(f"inputs['x'] must be {str(own)[6:]} as in meta-training, but got {kind}")
+    with pytest.raises(EvometaError, match=wanted):
+        leaf.read(torch.ones(2, 1, dtype=kind))
+    with pytest.raises(EvometaError, match=wanted):
+        leaf.read(torch.ones(2, 1, dtype=kind).numpy())
+
+
+def test_tokens_above_those_of_meta_training_are_said_so():
+    leaf = Leaf("", (2,), torch.int64, 1.0, 49.0)
+    with pytest.warns(RangeWarning, match="from 0 to 60, but in meta-training from 1 to 49"):
+        leaf.read(torch.tensor([[0, 60]]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        leaf.read(torch.tensor([[0, 49]]))
+        Leaf("", (2,), torch.bool, 0.0, 0.0).read(torch.tensor([[True, False]]))

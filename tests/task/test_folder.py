@@ -444,3 +444,12 @@ def test_listing_is_sorted_and_relative(data):
     found = list_folder(data, Broken(skip=False))
     assert list(found.files) == [f"c{number}" for number in range(10)]
     assert [path.name for path in found.files["c0"]] == ["0.png", "1.png", "2.png", "3.png"]
+
+
+@pytest.mark.parametrize("make", [Glyphs, Omniglot, ImageFolder])
+@pytest.mark.parametrize("given", ["classes", "images", "data", "way"])
+def test_what_a_task_does_not_take_is_refused_by_what_it_takes(make, given):
+    wanted = f"{make.__name__} takes ways, shots, queries.*'{given}'.*give ClassTask a `source`"
+    with pytest.raises(TaskError, match=wanted):
+        make(**{given: [np.zeros((30, 8, 8), np.float32)] * 10})
+    assert make(ways=3).ways == 3

@@ -144,6 +144,12 @@ class Learner:
                 raise ValueError(
                     f"{what} must be at least {min(low, 0):g}, got {int(tensor.min())}"
                 )
+            if dtype != torch.bool and int(tensor.max()) > high + 0.05 * (high - low):
+                warnings.warn(
+                    f"{what} reach up to {int(tensor.max())}, but in meta-training to {high:g}: "
+                    "predictions there are guesses",
+                    stacklevel=4,
+                )
             return tensor.to(self.device, dtype)
         least, most = float(tensor.min()), float(tensor.max())
         if not tensor.is_floating_point() and low >= 0 and high <= 1 < most:
