@@ -11,7 +11,7 @@ import signal
 import sys
 from pathlib import Path
 
-from evometa.store import TIME_AND_PLACE, read_table
+from evometa.store import TIME_AND_PLACE, read_table, writer
 
 ROOT = Path(__file__).resolve().parents[1]
 FORKS = multiprocessing.get_context("forkserver")
@@ -39,13 +39,31 @@ FULL = 4000  # bytes; less than any part of a table
 
 
 class Driven:
-    """`evometa ARGUMENTS`, in a session of its own."""
+    """`evometa ARGUMENTS`, in a session of its own.
 
-    def __init__(self, folder, *arguments):
-        self._said, self._locked = folder / "said", folder / "locked"
-        words = list(map(str, arguments))
-        self.process = FORKS.Process(target=_drive, args=(folder, words, environment()))
+    Args:
+        folder: where.
+        arguments: what is typed behind `evometa`.
+        befalls: what happens to it, and before which change to its folder, counted from 1: `"kill"`
+            ends it and whatever it started; `"fill"` lets the system refuse to make files longer
+            than next to nothing; `"lock"` makes the folder read-only, for all time. (Permissions do
+            not bind root, and a disk that is in use cannot be mounted again, so what writes is
+            refused where Python calls the system.)
+        part: rows that are written at once; 0 for as many as come in a second.
+
+    Attributes:
+        changes: how many changes to its folder it has begun.
+    """
+
+    def __init__(self, folder, *arguments, befalls=("", 0), part=0):
+        self._said, self._changes = folder / "said", FORKS.Value("i", 0)
+        words, shared = list(map(str, arguments)), (self._changes, befalls, part)
+        self.process = FORKS.Process(target=_drive, args=(folder, words, environment(), shared))
         self.process.start()
+
+    @property
+    def changes(self):
+        return self._changes.value
 
     def ends(self, seconds):
         """Wait; return whether it has ended."""
@@ -68,22 +86,6 @@ class Driven:
         os.killpg(self.process.pid, signal.SIGKILL)
         self.process.join()
 
-    def fill_the_disk(self):
-        """Let the system refuse to make files longer than next to nothing."""
-        hard = resource.prlimit(self.process.pid, resource.RLIMIT_FSIZE)[1]
-        resource.prlimit(self.process.pid, resource.RLIMIT_FSIZE, (FULL, hard))
-
-    def lock(self):
-        """Make its folder read-only.
-
-        Permissions do not bind root, and a disk that is in use cannot be mounted again, so what
-        writes is refused where Python calls the system.
-        """
-        self._locked.touch()
-
-    def unlock(self):
-        self._locked.unlink(missing_ok=True)
-
     @property
     def said(self):
         return " ".join(self._said.read_text().split())
@@ -97,7 +99,7 @@ def environment():
     return {name: value for name, value in os.environ.items() if name != "RAY_AUTH_MODE"}
 
 
-def _drive(folder, arguments, environment):
+def _drive(folder, arguments, environment, shared):
     os.setsid()
     os.chdir(folder)
     os.environ.clear()
@@ -105,7 +107,9 @@ def _drive(folder, arguments, environment):
     said = os.open("said", os.O_CREAT | os.O_TRUNC | os.O_WRONLY)
     os.dup2(said, 1)
     os.dup2(said, 2)
-    sys.addaudithook(_lockable(folder))
+    count, befalls, part = shared
+    writer.FLUSH_ROWS = part or writer.FLUSH_ROWS
+    sys.addaudithook(_befalling(folder, count, befalls))
     sys.argv = ["evometa", *arguments]
     from evometa.cli import main
 
@@ -115,7 +119,10 @@ def _drive(folder, arguments, environment):
 CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.truncate"}
 
 
-def _lockable(folder):
+def _befalling(folder, count, befalls):
+    what, when = befalls
+    driver = os.getpid()  # those that it starts are forked with the hook
+
     def changes(event, arguments):
         if event == "open":
             return (arguments[2] or 0) & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
@@ -123,9 +130,16 @@ def _lockable(folder):
 
     def hook(event, arguments):
         path = arguments[0] if arguments and isinstance(arguments[0], (str, Path)) else None
-        if path is None or not changes(event, arguments) or not (folder / "locked").exists():
+        if path is None or not changes(event, arguments) or os.getpid() != driver:
             return
-        if folder in Path(path).absolute().parents:
+        if folder not in Path(path).absolute().parents:
+            return
+        count.value += 1
+        if what == "kill" and count.value == when:
+            os.killpg(0, signal.SIGKILL)
+        if what == "fill" and count.value == when:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (FULL, resource.RLIM_INFINITY))
+        if what == "lock" and count.value >= when:
             raise OSError(errno.EROFS, os.strerror(errno.EROFS), path)
 
     return hook

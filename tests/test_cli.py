@@ -291,12 +291,13 @@ LONG = ("--iterations", 10, "-n", 60, "--executor", "serial", "--plan", "vmap")
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(240)
-def test_killed_at_any_moment_then_resumed_equals_uninterrupted(study, tmp_path):
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("kills", [1, pytest.param(6, marks=pytest.mark.nightly)])
+def test_killed_at_any_moment_then_resumed_equals_uninterrupted(study, tmp_path, kills):
     evometa("search", study, *LONG, "--run", "whole", folder=tmp_path)
     expected = rows(tmp_path / "whole")
     chance = random.Random(3)
-    for attempt in range(3):
+    for attempt in range(kills):
         name = f"killed{attempt}"
         stop = chance.randint(1, 58)
         search = ("search", study, *LONG, "--run", name)
@@ -327,16 +328,12 @@ def test_killed_with_rungs_then_resumed_equals_uninterrupted(study, tmp_path):
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_ray_gives_the_same_table_killed_or_not(study, tmp_path):
-    evometa("search", study, *VMAP, "--run", "serial", folder=tmp_path)
-    evometa("search", study, *VMAP[2:], "--workers", 2, "--run", "ray", folder=tmp_path)
-    assert rows(tmp_path / "ray") == rows(tmp_path / "serial")
-
-    longer = ("-n", 60, "--iterations", 40, *VMAP[2:])
-    search = ("search", study, *longer, "--workers", 2, "--run", "killed")
-    kill_at(9, *search, run=tmp_path / "killed", folder=tmp_path)
-    assert 0 < len(read_table(tmp_path / "killed")) < 60
+    """Killed with two workers, it goes on with one, to the table of no Ray at all."""
+    search = ("search", study, "-n", 24, *VMAP[2:])
+    evometa(*search, *VMAP[:2], "--run", "whole", folder=tmp_path)
+    kill_at(9, *search, "--workers", 2, "--run", "killed", run=tmp_path / "killed", folder=tmp_path)
+    assert 0 < len(read_table(tmp_path / "killed")) < 24
     evometa("resume", "killed", "--workers", 1, folder=tmp_path)
-    evometa("search", study, *longer, "--executor", "serial", "--run", "whole", folder=tmp_path)
     assert rows(tmp_path / "killed") == rows(tmp_path / "whole")
 
 

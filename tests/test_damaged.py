@@ -55,7 +55,13 @@ COMMANDS = {
         "search", beside / "study.py", "--run", beside / "new", "--warm-start", run, *SERIAL
     ],
 }  # fmt: skip
-TRAINING = ("confirm", "rerun", "export", "resume", "warm start")
+TURNS = (
+    ("confirm", "rerun", "export", "resume", "warm start"),
+    ("top", "top as JSON", "top operators", "top of two"),
+    ("show", "show as JSON", "show as Python"),
+    ("to optuna", "to tensorboard", "to csv", "to json"),
+)
+"""Commands that read alike, and take turns where not all are wanted."""
 
 
 def part_of(run):
@@ -322,14 +328,28 @@ def test_what_cannot_be_believed_is_refused_with_the_file(damage, damaged):
             evometa.load(damaged)
 
 
+def test_commands_that_take_turns_are_commands():
+    words = [name for turn in TURNS for name in turn]
+    assert len(words) == len(set(words)) and set(COMMANDS) - set(words) == {"report"}
+
+
 @pytest.mark.slow
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("damage", SURVIVED)
 def test_what_can_be_done_without_harms_no_other_command(damage, damaged):
+    """The report, and one command of each kind."""
     SURVIVED[damage](damaged)
-    # those that train take turns, unless all are wanted
-    turn = TRAINING[[*SURVIVED].index(damage) % len(TRAINING)]
+    place = [*SURVIVED].index(damage)
+    for name in ("report", *(turn[place % len(turn)] for turn in TURNS)):
+        run_command(name, damaged, damaged.parent)
+    evometa.load(damaged)
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("damage", SURVIVED)
+def test_what_can_be_done_without_harms_no_command(damage, damaged):
+    SURVIVED[damage](damaged)
     for name in COMMANDS:
-        if name not in TRAINING or name == turn or "EVOMETA_THOROUGH" in os.environ:
-            run_command(name, damaged, damaged.parent)
+        run_command(name, damaged, damaged.parent)
     evometa.load(damaged)

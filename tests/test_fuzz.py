@@ -13,13 +13,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
 
 from evometa import space as s
 from evometa.errors import EvometaError, GenomeError
+from evometa.records import canonical_json
 from evometa.rule import preset, read_rule, rule_space, update_space
 from evometa.store import evaluations, read_search, read_table
 from evometa.study import load_study
 from tests.report.tables import ordinary, write
+from tests.space.strategies import seeds, spaces
 
 SECONDS = 60 * float(os.environ.get("EVOMETA_FUZZ", 0))
 ROUNDS = 150
@@ -212,3 +215,22 @@ def test_genomes():
             space.validate(genome)
         except GenomeError:
             continue
+
+
+@given(spaces, seeds)
+@settings(max_examples=150 + int(20 * SECONDS), deadline=None)
+def test_genomes_of_any_space(space, seed):
+    """What a space can draw it takes; the rest it refuses, or it is plain data like the drawn."""
+    chance = random.Random(seed)
+    genome = space.sample(np.random.default_rng(seed))
+    space.validate(genome)
+    text = canonical_json(genome)
+    for _ in range(3):
+        changed = mutated(genome, chance)
+        try:
+            space.validate(changed)
+        except GenomeError as error:
+            assert str(error)
+        else:
+            space.validate(json.loads(canonical_json(changed)))
+    assert canonical_json(genome) == text

@@ -1,6 +1,7 @@
 """Ctrl-C and SIGTERM, at any moment, once or more: all is kept, and the way on is said."""
 
 import os
+import select
 import shutil
 import signal
 import tempfile
@@ -76,8 +77,9 @@ def test_while_ray_starts(folder, monkeypatch):
         while not list(place.glob("ray/session_*/sockets")):
             assert not driven.ends(0.01), driven.said
         stop(driven, [signal.SIGTERM], "Stopped before the search began")
-        while _processes_that_name(place):
-            os.sched_yield()
+        while left := _processes_that_name(place):
+            for process in left:
+                _ended(int(process.parent.name))
     finally:
         shutil.rmtree(place, ignore_errors=True)
 
@@ -90,6 +92,16 @@ def _processes_that_name(place):
         except OSError:
             continue
     return found
+
+
+def _ended(process):
+    """Wait until a process that is no child of ours has ended."""
+    try:
+        handle = os.pidfd_open(process)
+    except ProcessLookupError:
+        return
+    select.select([handle], [], [])
+    os.close(handle)
 
 
 @pytest.mark.parametrize("where", [SERIAL[:2], RAY[:4]], ids=["serial", "ray"])

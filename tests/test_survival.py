@@ -1,121 +1,116 @@
-"""A search survives what happens to its driver and to its disk, at any moment."""
+"""A search survives what happens to its driver and to its disk, at any change to its folder."""
 
 import random
-import shutil
-import time
 
 import pytest
 
-from tests.driven import STUDY, Driven, begun, rows, run
+from tests.driven import STUDY, Driven, begun, rows
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
+QUICK = STUDY.replace("time.sleep(0.03)", "None")
 # a plan that the clock cannot change: two plans differ in rounding
 SERIAL = ("--executor", "serial")
 KINDS = {
-    "plain": ("-n", 24),
-    "rungs": ("-n", 16, "--rungs", 2, "--seeds", 2, "--constraint", "params <= 60"),
-    "packs": ("-n", 24, "--pack", 4, "--searcher", "nsga2"),
+    "plain": ("-n", 12),
+    "rungs": ("-n", 12, "--rungs", 2, "--seeds", 2, "--constraint", "params <= 60"),
+    "packs": ("-n", 12, "--pack", 4, "--searcher", "nsga2"),
 }
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    """Each kind of search, never stopped: its table, and how long it takes."""
-    folder = tmp_path_factory.mktemp("whole")
-    (folder / "study.py").write_text(STUDY)
-    found = {}
-    for kind, options in KINDS.items():
-        started = time.monotonic()
-        run(folder, "search", "study.py", "--run", kind, "--plan", "vmap", *SERIAL, *options)
-        found[kind] = rows(folder / kind), time.monotonic() - started
-    return found
 
 
 @pytest.fixture
 def folder(tmp_path):
-    (tmp_path / "study.py").write_text(STUDY)
+    (tmp_path / "study.py").write_text(QUICK)
     return tmp_path
 
 
-def go_on(folder, name, kind, where):
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """Gives of a kind of search, never stopped, its table and how often it changes its folder."""
+    folder, found = tmp_path_factory.mktemp("whole"), {}
+    (folder / "study.py").write_text(QUICK)
+
+    def of(kind):
+        if kind not in found:
+            driven = go_on(folder, kind, kind, SERIAL)
+            assert driven.ends(250) and driven.process.exitcode == 0, driven.said
+            found[kind] = rows(folder / kind), driven.changes
+        return found[kind]
+
+    return of
+
+
+def go_on(folder, name, kind, where, **more):
     """Resume, or start where there is nothing to resume, as a person would."""
+    more["part"] = 1
     if (folder / name / "study.json").exists():
-        return Driven(folder, "resume", name, *where)
+        return Driven(folder, "resume", name, *where, **more)
     options = (*KINDS[kind], "--plan", "vmap")
-    return Driven(folder, "search", "study.py", "--run", name, *options, *where)
+    return Driven(folder, "search", "study.py", "--run", name, *options, *where, **more)
 
 
-def survive(folder, whole, kinds, kills, where):
-    """Kill searches at random moments and resume them, until all of them are through.
-
-    Half of the moments are any, from the first; half are after something new is stored.
-    """
-    chance, moments, kept = random.Random(kills), [], 0
-    while len(moments) < kills:
-        kind = kinds[len(moments) % len(kinds)]
-        table, seconds = whole[kind]
-        name, before, through = f"{kind}{len(moments)}", {}, False
-        while not through:
-            driven = go_on(folder, name, kind, where)
-            later, moment = chance.random() < 0.5, chance.uniform(0, seconds / 2)
-            if len(moments) == kills:
-                through = driven.ends(120)
-            else:
-                through = later and driven.stores(folder / name, len(before))
-                through = through or driven.ends(moment)
-            if not through:
-                driven.kill()
-                moments.append(f"{name}: {moment:.3f} s after {'new rows' if later else 'start'}")
-                print(moments[-1])
-            now = begun(folder / name)
-            assert before.items() <= now.items(), "what was stored is lost, or was made again"
-            kept += 0 < len(now) < len(table)
-            before = now
-        assert driven.process.exitcode == 0, driven.said
-        assert rows(folder / name) == table
-        assert not (folder / name / "logs").exists()
-    assert kept >= kills / 4, "nearly all the moments were before the first row, or after the last"
+def survive(folder, whole, kind, kills, where):
+    """Kill a search before any of the changes that are left, again and again; let it end."""
+    (table, changes), before, chance = whole(kind), {}, random.Random(f"{kind} {kills}")
+    kept = 0
+    for kill in range(kills):
+        when = chance.randint(1, max(20, changes * 2 // (kills - kill + 1)))
+        driven = go_on(folder, kind, kind, where, befalls=("kill", when))
+        assert driven.ends(250), driven.said
+        print(f"killed before change {when} of about {changes}: {driven.process.exitcode}")
+        changes, now = changes - when, begun(folder / kind)
+        assert before.items() <= now.items(), "what was stored is lost, or was made again"
+        kept += 0 < len(now) < len(table)
+        before = now
+    assert kept, "all kills were before the first row, or after the last"
+    driven = go_on(folder, kind, kind, where)
+    assert driven.ends(250) and driven.process.exitcode == 0, driven.said
+    assert before.items() <= begun(folder / kind).items()
+    assert rows(folder / kind) == table
+    assert not (folder / kind / "logs").exists()
 
 
-def test_sixteen_kills(folder, whole):
-    survive(folder, whole, list(KINDS), 16, SERIAL)
+@pytest.mark.parametrize("kind", KINDS)
+def test_kills(folder, whole, kind):
+    survive(folder, whole, kind, 3, SERIAL)
 
 
+@pytest.mark.nightly
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("kind", KINDS)
+def test_twelve_kills(folder, whole, kind):
+    survive(folder, whole, kind, 12, SERIAL)
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(900)
 def test_four_kills_with_ray(folder, whole):
-    where = ("--executor", "ray", "--workers", 2)
-    survive(folder, whole, ["rungs"], 4, where)
+    survive(folder, whole, "rungs", 4, ("--executor", "ray", "--workers", 2))
 
 
-@pytest.mark.parametrize("kind", ["plain", "rungs"])
-@pytest.mark.parametrize(
-    ("befall", "word"),
-    [(Driven.fill_the_disk, "File too large"), (Driven.lock, "Read-only file system")],
-    ids=["full", "read-only"],
-)
-def test_a_disk_that_takes_no_more(folder, whole, kind, befall, word):
-    """One of the two moments is any, the other after the first row."""
-    table, seconds = whole[kind]
-    chance = random.Random(f"{kind} {word}")
-    for later in (False, True):
-        name, stopped, longest = f"run{later}", False, seconds
-        while not stopped:
-            longest /= 2  # `seconds` may be of a slow minute
-            shutil.rmtree(folder / name, ignore_errors=True)
-            driven, moment = go_on(folder, name, kind, SERIAL), chance.uniform(0, longest)
-            print(f"{moment:.3f} s after {'the first row' if later else 'the start'}")
-            if (later and driven.stores(folder / name, 0)) or driven.ends(moment):
-                continue  # it was through before
-            before = begun(folder / name)
-            befall(driven)
-            assert driven.ends(60)
-            driven.unlock()
-            stopped = driven.process.exitcode != 0
-        assert driven.process.exitcode == 2, driven.said
-        assert word in driven.said and "Traceback" not in driven.said
-        assert "cannot be written" in driven.said or "cannot be created" in driven.said
-        assert before.items() <= begun(folder / name).items()
-        driven = go_on(folder, name, kind, SERIAL)
-        assert driven.ends(60) and driven.process.exitcode == 0, driven.said
-        assert before.items() <= begun(folder / name).items()
-        assert rows(folder / name) == table
+FAULTS = {"fill": "File too large", "lock": "Read-only file system"}
+MOMENTS = [
+    pytest.param(what, kind, share, marks=[] if quick else pytest.mark.nightly)
+    for what in FAULTS
+    for kind, share, quick in (
+        ("plain", 0.0, what == "lock"),
+        ("plain", 0.3, what == "fill"),
+        ("rungs", 0.1, False),
+        ("rungs", 0.6, what == "lock"),
+        ("rungs", 0.5, what == "fill"),
+    )
+]
+
+
+@pytest.mark.parametrize(("what", "kind", "share"), MOMENTS)
+def test_a_disk_that_takes_no_more(folder, whole, what, kind, share):
+    table, changes = whole(kind)
+    driven = go_on(folder, "run", kind, SERIAL, befalls=(what, 1 + int(share * changes)))
+    assert driven.ends(250) and driven.process.exitcode == 2, driven.said
+    assert FAULTS[what] in driven.said and "Traceback" not in driven.said
+    assert "cannot be written" in driven.said or "cannot be created" in driven.said
+    before = begun(folder / "run")
+    driven = go_on(folder, "run", kind, SERIAL)
+    assert driven.ends(250) and driven.process.exitcode == 0, driven.said
+    assert before.items() <= begun(folder / "run").items()
+    assert rows(folder / "run") == table

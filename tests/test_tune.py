@@ -148,7 +148,7 @@ def main():
         tuner = tune.Tuner(
             trainable,
             tune_config=tune.TuneConfig(
-                metric="query_loss", mode="min", num_samples=16, reuse_actors=True,
+                metric="query_loss", mode="min", num_samples=8, reuse_actors=True,
                 search_alg=make_search_alg(study, folder / "run", concurrent=2, seed=3),
             ),
             run_config=tune.RunConfig(
@@ -198,7 +198,12 @@ def tuned(folder, how, address):
     )
 
 
-@pytest.mark.parametrize("address", [1, 2], indirect=True, ids=["one machine", "two"])
+@pytest.mark.parametrize(
+    "address",
+    [pytest.param(1, marks=pytest.mark.nightly), 2],
+    indirect=True,
+    ids=["one machine", "two"],
+)
 def test_an_interrupted_tuner_is_restored(tmp_path, address):
     run, whole = tmp_path / "run", False
     while not whole:  # Tune cannot go on from a snapshot that it was just writing
@@ -206,7 +211,7 @@ def test_an_interrupted_tuner_is_restored(tmp_path, address):
             shutil.rmtree(tmp_path / leftover, ignore_errors=True)
         process = tuned(tmp_path, "start", address)
         until = time.monotonic() + 120
-        while not ((run / "evaluations").is_dir() and len(read_table(run)) >= 5):
+        while not ((run / "evaluations").is_dir() and len(read_table(run)) >= 3):
             assert process.poll() is None and time.monotonic() < until, process.communicate()[0]
             time.sleep(0.1)
         os.killpg(process.pid, signal.SIGKILL)
@@ -214,12 +219,12 @@ def test_an_interrupted_tuner_is_restored(tmp_path, address):
         snapshots = [*(tmp_path / "tune/study").glob("experiment_state-*.json")]
         whole = bool(snapshots) and all(path.stat().st_size for path in snapshots)
     before = {e.candidate.id: e for e in evaluations(read_table(run))}
-    assert 5 <= len(before) < 16
+    assert 3 <= len(before) < 8
     process = tuned(tmp_path, "restore", address)
     said = process.communicate(timeout=200)[0]
-    assert "trials 16 errors 0" in said, said
+    assert "trials 8 errors 0" in said, said
     stored = list(evaluations(read_table(run)))
-    assert sorted(e.candidate.number for e in stored) == list(range(16))
+    assert sorted(e.candidate.number for e in stored) == list(range(8))
     assert {e.status for e in stored} <= {Status.OK, Status.DIVERGED, Status.INVALID}
     assert {e.candidate.rung for e in stored if e.status is Status.OK} == {1}
     after = {e.candidate.id: e for e in stored}

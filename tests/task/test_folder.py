@@ -449,7 +449,7 @@ def test_listing_is_sorted_and_relative(data):
 @pytest.mark.parametrize("make", [Glyphs, Omniglot, ImageFolder])
 @pytest.mark.parametrize("given", ["classes", "images", "data", "way"])
 def test_what_a_task_does_not_take_is_refused_by_what_it_takes(make, given):
-    wanted = f"{make.__name__} takes ways, shots, queries.*'{given}'.*give ClassTask a `source`"
+    wanted = f"{make.__name__} takes ways, shots, queries.*'{given}'.*use Arrays"
     with pytest.raises(TaskError, match=wanted):
         make(**{given: [np.zeros((30, 8, 8), np.float32)] * 10})
     assert make(ways=3).ways == 3
