@@ -132,9 +132,11 @@ def preset(name: str, **changes: Any) -> dict[str, Any]:
 
     Args:
         name: `maml`, `fomaml`, `anil`, `boil`, `reptile`, `meta-sgd`, `lslr` (learned per-layer
-            per-step rates), `maml++`, an optimiser of `evometa.rule.KNOWN`, `protonet`, `matching`,
-            `matching-fce`, `relation`, `siamese`, `gaussian`, `ridge`, `logistic`, `bayesian`,
-            `in-context`, `cnp`, `mann`, `delta-rule`, `transfer`, `baseline++`.
+            per-step rates), `maml++`, `reptile-batches`, `proto-maml`, `fo-proto-maml`, `cavia`,
+            `imaml`, `meta-curvature`, `alfa`, `meta-lstm`, an optimiser of `evometa.rule.KNOWN`,
+            `protonet`, `matching`, `matching-fce`, `relation`, `siamese`, `gaussian`, `ridge`,
+            `logistic`, `bayesian`, `in-context`, `cnp`, `mann`, `delta-rule`, `transfer`,
+            `baseline++`.
         changes: genes to set, for instance `rate=0.4`.
 
     Raises:

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from evometa.rule.gradient import GradientRule
 
 RATES = ("fixed", "shared", "layer", "layer-step", "parameter")
+BY_TENSOR = ("tensor", "tensor-step")
 ADAPTS = ("all", "head", "body", "norm", "channels")
 CONTEXTS = ("context", "film")
 ORDERS = (0, 1, 2)
@@ -23,7 +24,7 @@ def check_genes(rule: GradientRule) -> None:
     """Raise `ValueError` if a gene has a value that it cannot have."""
     for name, allowed in (
         ("order", ORDERS),
-        ("rates", RATES),
+        ("rates", (*RATES, *BY_TENSOR)),
         ("affine", AFFINE),
         ("loss", LOSSES),
         ("head", HEADS),

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from evometa.rule.genes import ADAPTS, CONTEXTS, check_genes
+from evometa.rule.genes import ADAPTS, BY_TENSOR, CONTEXTS, check_genes
 from evometa.rule.operations import LEARNED, TINY, Operation, operations
 from evometa.rule.outer import DEFAULT_OUTER, Outer, make_outer
 from evometa.rule.protocol import Tensors
@@ -26,7 +26,13 @@ EXTRAS = {"gain": 1.0, "shift": 0.0}
 CONSTANTS = "update:constants"
 """Name of an update's constants among the learned and the fixed numbers."""
 
-_KINDS = {"layer": "layer", "layer-step": "layer", "parameter": "element"}
+_KINDS = {
+    "layer": "layer",
+    "layer-step": "layer",
+    "parameter": "element",
+    "tensor": "element",
+    "tensor-step": "element",
+}
 
 
 @dataclass(frozen=True)
@@ -41,7 +47,8 @@ class GradientRule:
             initial parameters towards the adapted ones.
         rates: what is learned: `"fixed"` (nothing), `"shared"` (one rate), `"layer"` (one a layer),
             `"layer-step"` (one a layer and step: MAML++, Antoniou et al., 2019), `"parameter"` (one
-            a weight: Meta-SGD, Li et al., 2017).
+            a weight: Meta-SGD, Li et al., 2017); `"tensor"` and `"tensor-step"` as `"layer"` and
+            `"layer-step"`, but weights and biases have their own, as in the code of MAML++.
         adapts: `"all"` parameters, the `"head"` (ANIL, Raghu et al., 2020), the `"body"` (BOIL, Oh
             et al., 2021), or the `"norm"` parameters and biases, which have one axis. The head is
             the last layer that has parameters. A text of 0 and 1 says for each layer whether it
@@ -213,6 +220,9 @@ class GradientRule:
             found = {layer_of(name): some.new_tensor(self.rate) for name in params}
         elif self.rates == "layer-step":
             found = {layer_of(name): some.new_full((self.steps,), self.rate) for name in params}
+        elif self.rates in BY_TENSOR:
+            size = (self.steps,) if self.rates == "tensor-step" else ()
+            found = {name: some.new_full(size, self.rate) for name in params}
         elif self.rates == "parameter":
             found = {name: torch.full_like(value, self.rate) for name, value in params.items()}
         for extra in self.extras:
@@ -332,20 +342,20 @@ class GradientRule:
             return dict.fromkeys(params, constants["rate"])
         if self.rates == "shared":
             return dict.fromkeys(params, learned["rate"])
-        if self.rates == "parameter":
+        if self.rates in ("parameter", *BY_TENSOR):
             return {name: learned[name] for name in params}
         return {name: learned[layer_of(name)] for name in params}
 
     def _at(self, rate: Tensor, step: int) -> Tensor:
-        return rate[self.place(step)] if self.rates == "layer-step" else rate
+        return rate[self.place(step)] if self.rates.endswith("-step") else rate
 
     def _within(self, step: int) -> int:
         return step % self.steps if self.streams else step
 
     def _rate(self, rates: Tensors, start: Flat, step: int) -> Tensor:
         """Return the rates of a step: one, one a layer, or one a weight."""
-        if self.rates == "parameter":
-            return start.flatten(rates)
+        if self.rates in ("parameter", *BY_TENSOR):
+            return start.flatten({name: self._at(rate, step) for name, rate in rates.items()})
         if self.rates in ("fixed", "shared"):
             return next(iter(rates.values())).unsqueeze(-1)
         by_layer = {layer_of(name): self._at(rates[name], step) for name in start.shapes}

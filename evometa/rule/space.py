@@ -28,6 +28,8 @@ _MAML: dict[str, Any] = {
     "loss": "task",
     "clip": 0.0,
 }
+# Adam without its first average, by which Reptile's batches were learned
+_SCALED = ["div", "gradient", "add", "sqrt", "unbiased", 0.999, "square", "gradient", 1e-8]
 RULES = MappingProxyType(
     {
         "maml": _MAML,
@@ -40,6 +42,15 @@ RULES = MappingProxyType(
             "rate": 0.02,
             "order": 0,
             "outer": {"sgd": {"rate": 1.0, "schedule": "linear"}},
+        },
+        "reptile-batches": {
+            **_MAML,
+            "steps": 5,
+            "rate": 0.001,
+            "order": 0,
+            "outer": {"sgd": {"rate": 1.0, "schedule": "linear"}},
+            "update": ["mul", "rate", *_SCALED],
+            "support": {"batches": 10},
         },
         "meta-sgd": {**_MAML, "rates": "parameter"},
         "maml++": {
@@ -119,7 +130,7 @@ def rule_space(
         rate: (initial) rate; default `Float(0.001, 1.0, log=True)`.
         order: order of derivative; default `Choice(0, 1, 2)`.
         rates: which rates are learned; default all of `fixed, shared, layer, layer-step,
-            parameter`.
+            parameter`; `tensor` and `tensor-step` are there besides.
         adapts: which parameters adapt; default all of `all, head, body`. For all ways
             `Choice("all", "head", "body", "norm", "channels", context=Int(1, 9), film=Int(1, 9))`.
         multi_step: share of meta-training in which all steps' losses count; default

@@ -120,7 +120,7 @@ def test_presets_equal_the_published_algorithm(name, adapts):
     assert_same(grads, reference, rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize("rates", ["shared", "layer", "parameter"])
+@pytest.mark.parametrize("rates", ["shared", "layer", "tensor", "tensor-step", "parameter"])
 def test_learned_equal_rates_act_as_a_fixed_one(rates):
     fixed = make(network(), preset("maml", steps=2, rate=0.1))
     learned = make(network(), preset("maml", steps=2, rate=0.1, rates=rates))

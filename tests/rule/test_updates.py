@@ -112,7 +112,9 @@ def test_the_proximal_update_pulls_to_the_initial_weights():
         torch.testing.assert_close(mine, theirs)
 
 
-@pytest.mark.parametrize("rates", ["fixed", "shared", "layer", "layer-step", "parameter"])
+@pytest.mark.parametrize(
+    "rates", ["fixed", "shared", "layer", "layer-step", "tensor", "tensor-step", "parameter"]
+)
 def test_interpreted_descent_equals_the_direct_one(rates):
     """An expression that algebra reduces to descent takes the long way, to the same place."""
     direct = walk(make_rule(preset("maml", rates=rates, steps=STEPS)))
