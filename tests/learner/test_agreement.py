@@ -6,6 +6,7 @@ from torch import nn
 
 from evometa.evaluate import begin
 from evometa.learner import FAMILIES, PRESETS, preset, stage_at
+from evometa.learner.order import shuffled
 from evometa.learner.protocol import predictor
 from evometa.network import Network
 from evometa.task.episodes import joined, part_of
@@ -14,7 +15,9 @@ from tests.learner.laws import Waves, learner_of, normed, shapes, waves
 
 # Reptile is trained on weights that have seen the queries too
 GRADIENT = [name for name in FAMILIES["gradient"].presets if name != "reptile"]
-OTHERS = [name for name in PRESETS if name not in FAMILIES["gradient"].presets]
+# transfer is trained on all classes at once, and tells the loss of that
+SPECIAL = {*FAMILIES["gradient"].presets, *FAMILIES["transfer"].presets}
+OTHERS = [name for name in PRESETS if name not in SPECIAL]
 
 
 def embedding(outputs=4):
@@ -27,6 +30,7 @@ def embedding(outputs=4):
 def losses(learner, task, episodes):
     """Return the loss of meta-training, and that of predicting after adaptation."""
     support, query = part_of(episodes, 0)
+    support = shuffled(support)  # as meta-training does where the order matters
     meta = begin(learner, 0)
     stage = stage_at(learner, learner.traits, 1.0)
     meta = {**meta, "stage": stage.numbers}
