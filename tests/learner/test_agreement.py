@@ -14,7 +14,7 @@ from tests.evaluate.test_presets import Points
 from tests.learner.laws import Waves, learner_of, normed, shapes, waves
 
 # Reptile is trained on weights that have seen the queries too
-GRADIENT = [name for name in FAMILIES["gradient"].presets if name != "reptile"]
+GRADIENT = [name for name in FAMILIES["gradient"].presets if "reptile" not in name]
 # transfer is trained on all classes at once, and tells the loss of that
 SPECIAL = {*FAMILIES["gradient"].presets, *FAMILIES["transfer"].presets}
 OTHERS = [name for name in PRESETS if name not in SPECIAL]
