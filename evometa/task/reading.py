@@ -119,10 +119,7 @@ def alike(
     Raises:
         TaskError: if nothing can be learned from them: all are equal, or all classes are.
     """
-    flat = np.array([], int)
-    if images.ndim == 4:
-        colours = images.reshape(*images.shape[:2], -1)
-        flat = np.flatnonzero((colours.max(2) == colours.min(2)).all(1))
+    flat = _flat(images)
     digests = [hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in images]
     if len(set(digests)) == 1 and len(digests) > 1:
         same = "one and the same flat colour" if len(flat) else f"the same {what[:-1]}"
@@ -151,15 +148,34 @@ def alike(
         found.append(f"{every} {len(images)} {what} are of a single colour each, as {some}")
     copies = [[names[owner] for owner in same] for same in sets.values() if len(same) > 1]
     found += [f"these classes hold the same {what}: {listed(each)}" for each in copies[:NAMED]]
+    return found + _repeated(where, owners, files, split_of, what)
+
+
+def _repeated(
+    where: Mapping[bytes, Sequence[int]],
+    owners: npt.NDArray[np.int64],
+    files: Sequence[str],
+    split_of: Mapping[int, str],
+    what: str,
+) -> list[str]:
+    """Return which examples come more than once, and how many of them in several splits."""
     pairs: list[tuple[bool, str]] = []  # whether in one split, and what is the same
     for places in where.values():
         if len(places) > 1:
             inside = {split_of[int(owners[place])] for place in places}
             pairs.append((len(inside) == 1, " = ".join(files[place] for place in places[:NAMED])))
-    if pairs:
-        across = sum(not within for within, _ in pairs)
-        found.append(
-            f"{len(pairs)} {what} come more than once, {across} of them in more than one split: "
-            f"{listed([text for _, text in sorted(pairs)])}"
-        )
-    return found
+    if not pairs:
+        return []
+    across = sum(not within for within, _ in pairs)
+    named = listed([text for _, text in sorted(pairs)])
+    return [
+        f"{len(pairs)} {what} come more than once, {across} of them in more than one split: {named}"
+    ]
+
+
+def _flat(images: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+    """Return which are images of a single colour."""
+    if images.ndim != 4:
+        return np.array([], np.int64)
+    colours = images.reshape(*images.shape[:2], -1)
+    return np.flatnonzero((colours.max(2) == colours.min(2)).all(1))
