@@ -74,10 +74,11 @@ def refuse_existing(run: Place, file: StudyFile) -> None:
     """Refuse a run directory that exists, and say how to go on with it, if that can be.
 
     Raises:
-        StoreError: if `run` holds a search, or a comparison.
+        StoreError: if `run` holds a search, a comparison, or what is none of evometa's.
     """
     if not (run / "study.json").exists():
-        return  # a folder that is no run is refused when the run's is made
+        RunDirectory.require_free(run)
+        return
     kept = RunDirectory.read(run)
     require_study(run, kept, file)
     raise StoreError(

@@ -59,6 +59,7 @@ def open_comparison(
     designs = designs_of(file, only)
     if (run / "study.json").exists():
         return _gone_on(file, run, settings, plan)
+    RunDirectory.require_free(run)  # said before anything is tried
     file = prepare(file, settings.data)
     tried = replace(file, study=replace(file.study, baselines=designs))
     admitted = preflight(tried, settings.seed, settings.device, samples=0)

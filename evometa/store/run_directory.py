@@ -70,11 +70,7 @@ class RunDirectory:
         Raises:
             StoreError: if there is something at `path`, or it cannot be written.
         """
-        if path.exists() and not (path.is_dir() and _is_begun(path)):
-            raise StoreError(
-                f"{path} exists; go on with its search, if it holds one: evometa resume {path}, "
-                "or start another with --run FOLDER"
-            )
+        cls.require_free(path)
         try:
             (path / "evaluations").mkdir(parents=True, exist_ok=True)
             (path / "weights").mkdir(exist_ok=True)
@@ -89,6 +85,15 @@ class RunDirectory:
         except OSError as error:
             raise StoreError(f"{path} cannot be created: {error}") from error
         return cls(path, json.loads(text))
+
+    @staticmethod
+    def require_free(path: Place) -> None:
+        """Raise `StoreError` if there is something at `path`, so that no run can be made there."""
+        if path.exists() and not (path.is_dir() and _is_begun(path)):
+            raise StoreError(
+                f"{path} exists; go on with its search, if it holds one: evometa resume {path}, "
+                "or start another with --run FOLDER"
+            )
 
     @classmethod
     def open(cls, path: Place) -> RunDirectory:

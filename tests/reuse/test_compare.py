@@ -94,6 +94,11 @@ def test_what_cannot_be_compared_is_named_before_anything_is_made(file, tmp_path
     with pytest.raises(StudyError, match="baseline 'narrow' cannot work"):
         begin(load_study(tmp_path / "broken.py"))
     assert not (tmp_path / "run").exists()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "of mine").touch()
+    for make in (begin, lambda broken: refuse_existing(tmp_path / "run", broken)):
+        with pytest.raises(StoreError, match="run exists"):
+            make(load_study(tmp_path / "broken.py"))
 
 
 def test_a_design_that_cannot_work_is_no_matter_where_others_are_asked_for(tmp_path):
