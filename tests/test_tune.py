@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from evometa.store import RunDirectory, evaluations, read_table
 
 STUDY = Path(__file__).resolve().parents[1] / "search_spaces" / "sinusoid.py"
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 @pytest.fixture
@@ -180,7 +181,9 @@ def address(request):
     cluster.shutdown()
 
 
+@contextmanager
 def tuned(folder, how, address):
+    """A tuner in a session of its own, which is ended at the latest with the block."""
     environment = {
         **os.environ,
         "PYTHONPATH": str(STUDY.parents[1]),
@@ -188,7 +191,7 @@ def tuned(folder, how, address):
         "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
         "TUNE_GLOBAL_CHECKPOINT_S": "0.5",  # snapshots of Tune's, as a long search has many
     }
-    return subprocess.Popen(
+    process = subprocess.Popen(
         [sys.executable, "-c", TUNED, STUDY, folder, how, address],
         env=environment,
         stdout=subprocess.PIPE,
@@ -196,6 +199,13 @@ def tuned(folder, how, address):
         text=True,
         start_new_session=True,
     )
+    try:
+        yield process
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
 
 
 @pytest.mark.parametrize(
@@ -209,19 +219,16 @@ def test_an_interrupted_tuner_is_restored(tmp_path, address):
     while not whole:  # Tune cannot go on from a snapshot that it was just writing
         for leftover in ("run", "tune"):
             shutil.rmtree(tmp_path / leftover, ignore_errors=True)
-        process = tuned(tmp_path, "start", address)
-        until = time.monotonic() + 120
-        while not ((run / "evaluations").is_dir() and len(read_table(run)) >= 3):
-            assert process.poll() is None and time.monotonic() < until, process.communicate()[0]
-            time.sleep(0.1)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
+        with tuned(tmp_path, "start", address) as process:
+            while not ((run / "evaluations").is_dir() and len(read_table(run)) >= 3):
+                assert process.poll() is None, process.communicate()[0]
+                time.sleep(0.1)
         snapshots = [*(tmp_path / "tune/study").glob("experiment_state-*.json")]
         whole = bool(snapshots) and all(path.stat().st_size for path in snapshots)
     before = {e.candidate.id: e for e in evaluations(read_table(run))}
     assert 3 <= len(before) < 8
-    process = tuned(tmp_path, "restore", address)
-    said = process.communicate(timeout=200)[0]
+    with tuned(tmp_path, "restore", address) as process:
+        said = process.communicate()[0]
     assert "trials 8 errors 0" in said, said
     stored = list(evaluations(read_table(run)))
     assert sorted(e.candidate.number for e in stored) == list(range(8))

@@ -61,6 +61,7 @@ timeout_constant = 5
 pytest_add_cli_args =
     -p
     no:cacheprovider
+    --timeout=900
     -m
     not slow and not nightly
 pytest_add_cli_args_test_selection =

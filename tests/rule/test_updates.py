@@ -15,12 +15,14 @@ from evometa.rule import (
     fingerprint,
     formula,
     make_rule,
+    outer_space,
     preset,
     python_source,
+    rule_space,
     simplified,
     update_space,
 )
-from evometa.space import Primitive
+from evometa.space import Choice, Float, Int, Primitive
 
 STEPS = 6
 SHAPES = {"a.weight": (3, 2), "a.bias": (3,), "b.weight": (2, 3)}
@@ -333,6 +335,54 @@ def test_formulas_tell_roots_of_products_from_products_of_roots():
 
     assert written("sqrt", "mul", "rate", "gradient") != written("mul", "sqrt", "rate", "gradient")
     assert written("sqrt", "square", "gradient") != written("square", "sqrt", "gradient")
+
+
+@pytest.mark.parametrize("name", ["add", "sub", "mul", "div", "maximum", "minimum"])
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (["gradient"], ["gradient"]),
+        (["gradient"], ["parameter"]),
+        (["neg", "gradient"], ["parameter"]),
+        (["gradient"], ["neg", "parameter"]),
+        ([1.0], ["gradient"]),
+        (["gradient"], [1.0]),
+    ],
+    ids=["equal", "unlike", "first negative", "second negative", "one first", "one second"],
+)
+def test_algebra_keeps_the_value_of_every_operation_of_two(name, one, other):
+    """Also where both arguments are the same, are negative, or the number that changes nothing."""
+    tokens = ["add", "gradient", name, *one, *other]
+    shorter = simplified(tokens)
+    assert len(shorter) <= len(tokens)
+    rules = (make_rule(preset("maml", update=each, steps=STEPS)) for each in (tokens, shorter))
+    for mine, theirs in zip(*map(walk, rules), strict=True):
+        for key in mine:
+            torch.testing.assert_close(mine[key], theirs[key], rtol=1e-12, atol=1e-12)
+
+
+def test_formulas_hold_their_numbers_and_mark_the_learned():
+    update = ["mul", "learned", 1.5, "add", "mul", 0.25, "gradient", "parameter"]
+    written = formula(make_rule(preset("maml", update=update)))
+    assert written == "w ← w - ~1.5·(0.25·g + w)"
+
+
+def test_the_genes_of_rules_are_those_that_are_promised():
+    """The defaults of `rule_space`; each gene can be given."""
+    fields = rule_space().fields
+    assert fields["steps"] == Int(1, 5)
+    assert fields["rate"] == Float(0.001, 1.0, log=True)
+    assert fields["order"] == Choice(0, 1, 2)
+    assert fields["rates"] == Choice("fixed", "shared", "layer", "layer-step", "parameter")
+    assert fields["adapts"] == Choice("all", "head", "body")
+    assert fields["multi_step"] == Choice(0.0, 0.1)
+    assert fields["anneal"] == Choice(0.0, 0.5)
+    assert fields["affine"] == Choice("shared", "step")
+    assert fields["outer"] == outer_space()
+    assert fields["update"] == Choice(["mul", "rate", "gradient"])
+    assert fields["loss"] == Choice("task") and fields["clip"] == Choice(0.0)
+    own = {name: Choice(name) for name in (*fields, "support")}
+    assert dict(rule_space(**own).fields) == own
 
 
 def test_learned_constants_are_never_merged():

@@ -116,6 +116,14 @@ def test_the_derivative_of_the_likelihood_equals_finite_differences(monkeypatch)
         assert slope[place] == pytest.approx(rise, rel=1e-4, abs=1e-6)
 
 
+@pytest.mark.parametrize("genes", [1, 2, 7])
+def test_genomes_that_differ_in_half_of_their_genes_lie_at_distance_one(genes):
+    """At first, when nothing has been learned of them."""
+    weights = Weights()
+    weights.grow(genes)
+    assert np.exp(weights.log_weights).sum() / 2 == pytest.approx(1.0)
+
+
 def test_memory_is_bounded():
     model = Model(SPACE, {"loss": "min"})
     rng = np.random.default_rng(0)

@@ -7,14 +7,17 @@ from functools import cache
 
 import numpy as np
 import pytest
+from optuna.trial import TrialState
 
 from evometa.errors import GenomeError, SpaceError, StudyError
 from evometa.records import Candidate, Evaluation, Status
 from evometa.rule import update_space
 from evometa.search import SEARCHERS, AskTell, Proposal, Wishes, make_searcher
+from evometa.search.ask_tell import unknown_name
 from evometa.search.local_search import WIDEST, LocalSearch
-from evometa.search.optuna_samplers import tpe
+from evometa.search.optuna_samplers import _collect, _suggested, tpe
 from evometa.search.protocol import Asked
+from evometa.search.registry import _maker
 from evometa.search.regularized_evolution import RegularizedEvolution
 from evometa.space import Choice, Float, Int, List, Struct
 from evometa.testing import SearcherContract, evaluate
@@ -380,3 +383,75 @@ def test_evolution_learns_from_the_full_rung_of_earlier_searches():
         earlier = Candidate(-1 - number, {"x": 0.5}, 0, rung=2)
         evolution.observe(Evaluation(earlier, Status.OK, {"loss": 1.0}))
     assert evolution.propose(np.random.default_rng(0), Asked()).parents
+
+
+NESTED = Struct(
+    n=Int(1, 9),
+    rate=Float(1e-3, 1.0, log=True),
+    fixed=List(Int(2, 4, step=2), 2, 2),
+    layers=List(Choice("a", None, wide=Struct(w=Int(1, 3), more=List(Float(0, 1), 0, 2))), 1, 3),
+)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_what_optuna_would_have_suggested_gives_the_genome_again(seed):
+    """By the same names and distributions, however deep they lie."""
+    genome, found, asked = NESTED.sample(np.random.default_rng(seed)), {}, []
+    _collect(NESTED, "", genome, found)
+
+    def suggest(path, distribution):
+        asked.append(path)
+        value, kind = found[path]
+        assert kind == distribution and kind._contains(kind.to_internal_repr(value))
+        return value
+
+    assert _suggested(NESTED, "", suggest) == genome
+    assert asked == [*found]
+
+
+def test_trials_run_from_their_proposal_until_they_are_told_or_are_not_wanted():
+    strategy, rng = tpe(NESTED, {"loss": "min"}, 0), np.random.default_rng(0)
+
+    def running():
+        trials = strategy._study.get_trials(states=(TrialState.RUNNING,))
+        return [trial.number for trial in trials]
+
+    candidates = []
+    for number, waiting in enumerate([[], [0], [0, 1]]):
+        asked = Asked(waiting=[candidates[n] for n in waiting])
+        candidates.append(Candidate(number, strategy.propose(rng, asked).genome, 0))
+    assert running() == [0, 1, 2]
+    strategy.observe(Evaluation(candidates[1], Status.OK, {"loss": 1.0}))
+    assert running() == [0, 2]
+    strategy.propose(rng, Asked(waiting=[candidates[0]]))
+    assert running() == [0, 3], "the third was proposed, and nobody asked for it"
+    states = [trial.state for trial in strategy._study.get_trials()][:3]
+    assert states == [TrialState.RUNNING, TrialState.COMPLETE, TrialState.FAIL]
+
+
+SAMPLERS = {
+    "tpe": "TPESampler",
+    "gp": "GPSampler",
+    "optuna-nsga2": "NSGAIISampler",
+    "optuna-cma-es": "CmaEsSampler",
+}
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_each_name_of_optuna_has_its_sampler(name):
+    """And the seed of each proposal is the sampler's own."""
+    space, seeds = Struct(x=Float(0, 1), y=Float(0, 1)), []
+    strategy = _maker(name)(space, {"loss": "min"}, 0)
+    make = strategy._make
+    strategy._make = lambda seed: seeds.append(seed) or make(seed)
+    strategy.propose(np.random.default_rng(3), Asked())
+    assert type(strategy._study.sampler).__name__ == SAMPLERS[name]
+    assert seeds == [int(np.random.default_rng(3).integers(2**31))]
+
+
+def test_a_name_that_is_near_to_none_gets_no_hint():
+    known = ["hybrid", "random"]
+    near = unknown_name("a searcher", "hybird", known)
+    assert near.endswith("must be one of hybrid, random, got 'hybird'; did you mean 'hybrid'?")
+    far = unknown_name("a searcher", "zzz", known)
+    assert far == "a searcher must be one of hybrid, random, got 'zzz'"
