@@ -9,12 +9,11 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor
 
+from evometa.learner.embedded import ABSENT
 from evometa.learner.protocol import Tensors
 from evometa.network import Network
 from evometa.task.classes import ways_of
 from evometa.task.protocol import Side
-
-ABSENT = -1e9  # logit of a class without an example: it is never the likeliest
 
 Embed = Callable[[Any], Any]
 """The network before the first step as a function of inputs."""
