@@ -73,6 +73,11 @@ class Matching(Head):
         steps = f" {self.steps}" if self.context == "fce" else ""
         return f"matching {self.distance} {self.scale} {self.context}{steps}"
 
+    @property
+    def ordered(self) -> bool:
+        """Whether the order of a support set matters."""
+        return self.context == "fce"
+
     def init(self, like: Tensor, generator: torch.Generator) -> Own:
         """Return the weights of the context, and the scale of the similarities."""
         size, params = self.features, dict[str, Tensor]()

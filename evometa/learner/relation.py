@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +21,20 @@ from evometa.task.protocol import IGNORED
 
 HIDDEN = 8  # units before the score, as published
 LOSSES = ("squared", "task")
+EPSILON = 1e-5  # of batch norm, as PyTorch's own
+Moments: TypeAlias = tuple[Tensor, Tensor]
+
+
+class Classes(NamedTuple):
+    """A support set to be compared with.
+
+    Attributes:
+        sums: of the classes as the first layer sees them, shape `(ways, width, *sides)`.
+        statistics: mean and variance of each block's channels; none for vectors.
+    """
+
+    sums: Tensor
+    statistics: list[Moments]
 
 
 @dataclass(frozen=True)
@@ -27,10 +42,11 @@ class Relation(Head):
     """Scores how a query is related to the sum of each class's support examples.
 
     Where the network returns maps, `(examples, channels, height, width)`, those of query and class
-    are joined by channels and pass two blocks of convolution, norm, ReLU and pooling; where it
-    returns vectors, one linear layer and ReLU. Two linear layers follow. Published blocks have
-    batch norm; here each pair is normalised by itself (group norm of one group), so that no query
-    sees another.
+    are joined by channels and pass two blocks of convolution, batch norm, ReLU and pooling; where
+    it returns vectors, one linear layer and ReLU. Two linear layers follow. Batch norm takes the
+    statistics of all pairs of a support example and a class, so that no query sees another. At
+    first the module sees the difference of query and class, which learns sooner than weights that
+    are drawn for each.
 
     Attributes:
         shape: of an example's features, `(channels, height, width)` or `(features,)`.
@@ -66,10 +82,8 @@ class Relation(Head):
         (inputs, *sides), width = self.shape, self.width
         field = 9 if sides else 1
         kernel = (3, 3) if sides else ()
-        params = {
-            name: drawn((width, inputs, *kernel), (field * inputs) ** -0.5, like, generator)
-            for name in ("class", "query")
-        }
+        first = drawn((width, inputs, *kernel), (field * inputs) ** -0.5, like, generator)
+        params = {"class": -first, "query": first}
         last = width
         if sides:
             params["second"] = drawn(
@@ -86,20 +100,25 @@ class Relation(Head):
         biases = {"hidden.bias": like.new_zeros(HIDDEN), "out.bias": like.new_zeros(())}
         return Own({**params, **biases}, {}, {})
 
-    def fit(self, own: Tensors, shown: Shown) -> Tensor:
-        """Return the sums of the classes as the first layer sees them, `(ways, width, *sides)`."""
-        return self._seen(own["class"], shown.members @ shown.features)
+    def fit(self, own: Tensors, shown: Shown) -> Classes:
+        """Return the sums of the classes as the first layer sees them, and how pairs are normed."""
+        members = shown.members
+        sums = self._seen(own["class"], members @ shown.features)
+        if len(self.shape) == 1:
+            return Classes(sums, [])
+        real = (shown.real.unsqueeze(1) & (members.sum(1) > 0)).flatten().to(sums.dtype)
+        statistics: list[Moments] = []
+        self._related(own, self._joined(own, shown.features, sums).flatten(0, 1), statistics, real)
+        return Classes(sums, statistics)
 
-    def score(self, own: Tensors, state: Tensor, features: Tensor) -> Tensor:
+    def score(self, own: Tensors, state: Classes, features: Tensor) -> Tensor:
         """Return logits of shape `(queries, ways)`; their sigmoids are the published scores."""
-        # a layer of joined inputs is the sum of a layer of each, which needs no pairs
-        joined = self._seen(own["query"], features).unsqueeze(1) + state
+        joined = self._joined(own, features, state.sums)
         pairs = joined.flatten(0, 1)
         if len(self.shape) == 1:
             inner = F.relu(pairs + own["first.bias"])
         else:
-            inner = F.conv2d(_block(own, "first", pairs), own["second"], padding=1)
-            inner = _block(own, "second", inner).flatten(1)
+            inner = self._related(own, pairs, state.statistics)
         inner = F.relu(inner @ own["hidden"] + own["hidden.bias"])
         return (inner @ own["out"] + own["out.bias"]).view(joined.shape[:2])
 
@@ -111,16 +130,48 @@ class Relation(Head):
         real = (asked.targets != IGNORED).to(errors.dtype)
         return (errors * real).sum() / real.sum()
 
+    def _joined(self, own: Tensors, features: Tensor, sums: Tensor) -> Tensor:
+        """Return what the first layer makes of each pair, `(examples, ways, width, *sides)`.
+
+        A layer of joined inputs is the sum of a layer of each: it needs no pairs.
+        """
+        return self._seen(own["query"], features).unsqueeze(1) + sums
+
+    def _related(
+        self, own: Tensors, maps: Tensor, statistics: list[Moments], real: Tensor | None = None
+    ) -> Tensor:
+        """Return what the blocks make of pairs, `(pairs, width, *sides)`, flattened.
+
+        Args:
+            own: weights.
+            maps: what the first convolution has made of them.
+            statistics: of each block; filled if it is empty.
+            real: which pairs count then, 0 or 1, shape `(pairs,)`.
+        """
+        known = list(statistics)
+        for place, name in enumerate(("first", "second")):
+            if place:
+                maps = F.conv2d(maps, own[name], padding=1)
+            if not known:
+                assert real is not None
+                statistics.append(_moments(maps, real))
+            mean, variance = statistics[place]
+            scale = own[f"{name}.weight"] * (variance + EPSILON).rsqrt()
+            maps = F.relu((maps - mean) * scale + own[f"{name}.bias"])
+            maps = F.max_pool2d(maps, 2, ceil_mode=True)
+        return maps.flatten(1)
+
     def _seen(self, weight: Tensor, features: Tensor) -> Tensor:
         if len(self.shape) == 1:
             return features @ weight.T
         return F.conv2d(features.view(-1, *self.shape), weight, padding=1)
 
 
-def _block(own: Tensors, norm: str, maps: Tensor) -> Tensor:
-    """Normalise each example's maps, cut off what is negative, and halve the sides."""
-    maps = F.group_norm(maps, 1) * own[f"{norm}.weight"] + own[f"{norm}.bias"]
-    return F.max_pool2d(F.relu(maps), 2, ceil_mode=True)
+def _moments(maps: Tensor, real: Tensor) -> Moments:
+    """Return mean and variance of each channel of those pairs that count, `(width, 1, 1)`."""
+    weights = (real / real.sum()).view(-1, 1, 1, 1)
+    mean = (weights * maps).sum(0).mean((1, 2), keepdim=True)
+    return mean, (weights * (maps - mean).square()).sum(0).mean((1, 2), keepdim=True)
 
 
 def _halved(side: int) -> int:

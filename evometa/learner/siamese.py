@@ -19,7 +19,6 @@ from evometa.space import Choice, Int, Primitive, Space, Struct
 
 DISTANCES = ("weighted", "euclidean")
 LOSSES = ("binary", "contrastive", "triplet")
-MARGIN = 1.0
 TINY = 1e-12  # keeps the root's derivative finite where two examples are equal
 
 
@@ -39,7 +38,9 @@ class Twins(NamedTuple):
 class Siamese(Head):
     """Scores each pair of a query and a support example; the likeliest pair names the class.
 
-    All pairs of an episode are trained at once. A pair's logit falls with its distance.
+    All pairs of an episode are trained at once. A pair's logit is a bias less its distance. At
+    first weights are `1 / √features` and the bias `√features / 2`, about the distance of two
+    examples whose features are normed, so that both kinds of pairs teach from the beginning.
 
     Attributes:
         features: of an example.
@@ -47,7 +48,7 @@ class Siamese(Head):
             that is learned, and kept positive; `"euclidean"`, squared, with one learned weight.
         pairs: `"binary"`, as published: cross-entropy of `same or not`, where both count the
             same; `"contrastive"` (Hadsell et al., 2006) or `"triplet"` (Schroff et al., 2015), both
-            on distances, with a margin of 1.
+            on distances, with the margin `√features / 2`.
         pooling: from pairs to classes: `"max"`, `"mean"` or `"logsumexp"`.
 
     Raises:
@@ -73,8 +74,9 @@ class Siamese(Head):
         """Return the weights of the differences, logarithms, and the bias of the logits."""
         del generator
         size = (self.features,) if self.distance == "weighted" else ()
-        weights = like.new_full(size, 1 / self.features).log()
-        return Own({"log_weights": weights, "bias": like.new_ones(())}, {}, {})
+        weights = like.new_full(size, self.features**-0.5).log()
+        usual = like.new_tensor(self.features**0.5 / 2)
+        return Own({"log_weights": weights, "bias": usual.clone()}, {}, {"margin": usual})
 
     def fit(self, own: Tensors, shown: Shown) -> Twins:
         """Keep the support set."""
@@ -91,14 +93,15 @@ class Siamese(Head):
         same = asked.one_hot @ state.members  # (queries, examples)
         other = asked.one_hot.sum(1, keepdim=True) * state.members.sum(0) - same
         if self.pairs == "triplet":
-            far = F.relu(MARGIN + distances.unsqueeze(2) - distances.unsqueeze(1))
+            far = F.relu(own["margin"] + distances.unsqueeze(2) - distances.unsqueeze(1))
             return _mean(far, same.unsqueeze(2) * other.unsqueeze(1))
         if self.pairs == "binary":
             logits = own["bias"] - distances
             return (_mean(F.softplus(-logits), same) + _mean(F.softplus(logits), other)) / 2
-        near = F.relu(MARGIN - (distances + TINY).sqrt()).square()
         if self.distance == "weighted":
-            near, distances = F.relu(MARGIN - distances).square(), distances.square()
+            near, distances = F.relu(own["margin"] - distances).square(), distances.square()
+        else:
+            near = F.relu(own["margin"].sqrt() - (distances + TINY).sqrt()).square()
         return (_mean(distances, same) + _mean(near, other)) / 2
 
     def _distances(self, own: Tensors, state: Twins, features: Tensor) -> Tensor:

@@ -30,6 +30,7 @@ HEADS = {
     "matching-fce": ("matching-fce", {}),
     "relation": ("relation", {"width": 5}),
     "relation task": ("relation", {"width": 5, "target": "task"}),
+    "relation maps": ("relation", {"width": 3}),
     "siamese": ("siamese", {}),
     "contrastive": ("siamese", {"pairs": "contrastive", "pooling": "mean"}),
     "triplet": ("siamese", {"pairs": "triplet", "pooling": "logsumexp"}),
@@ -46,12 +47,17 @@ ORDERED = {"matching-fce"}  # the published LSTM reads the support set in its or
 VALUES = ("ridge", "bayesian", "bayesian rbf")
 CLASSES_ONLY = [name for name in HEADS if name not in VALUES]
 OUTPUTS = torch.zeros(6, 4)
+MAPS = ("relation maps",)
 
 
-def learner(name, ways=3, inner="transductive"):
+def learner(name, ways=3):
     base, changes = HEADS[name]
     genome = preset(base, ways=None, **changes)
-    return learner_of(genome, Network(embedding()), Points(None, ways), inner, OUTPUTS)
+    module, outputs = embedding(), OUTPUTS
+    if name in MAPS:
+        module.append(torch.nn.Unflatten(1, (1, 2, 2)))
+        outputs = OUTPUTS.view(-1, 1, 2, 2)
+    return learner_of(genome, Network(module), Points(None, ways), outputs=outputs)
 
 
 def predicted(learner, meta, support, inputs):

@@ -175,22 +175,30 @@ def test_relation_of_maps_is_a_convolution_of_joined_ones():
     queries = torch.randn(3, 1, 5, 7).double()
     found = own.predict(own.adapt(meta, Batch(x, y)), queries)
     w = {k.removeprefix("head:"): v for k, v in meta["params"].items()}
-    maps, asked = (
-        functional_call(module, {k: w[k] for k in ("weight", "bias")}, (i,)) for i in (x, queries)
+    maps, queries = (
+        functional_call(module, {key: w[key] for key in ("weight", "bias")}, (inputs,))
+        for inputs in (x, queries)
     )
     joined = torch.cat([w["class"], w["query"]], 1)
 
     def block(inputs, kernel, name):
         maps = F.conv2d(inputs, kernel, padding=1)
         scale, shift = w[f"{name}.weight"].flatten(), w[f"{name}.bias"].flatten()
-        return F.max_pool2d(F.group_norm(maps, 1, scale, shift).relu(), 2, ceil_mode=True)
+        mean, variance = statistics.setdefault(
+            name, (maps.mean((0, 2, 3)), maps.var((0, 2, 3), correction=0))
+        )
+        normed = F.batch_norm(maps, mean, variance, scale, shift)
+        return F.max_pool2d(normed.relu(), 2, ceil_mode=True)
 
-    for row in range(3):
-        for k in range(2):
-            pair = torch.cat([maps[y == k].sum(0), asked[row]])[None]
-            inner = block(block(pair, joined, "first"), w["second"], "second").flatten()
-            inner = (inner @ w["hidden"] + w["hidden.bias"]).relu()
-            torch.testing.assert_close(found[row, k], inner @ w["out"] + w["out.bias"])
+    def pairs(asked):
+        sums = [maps[y == k].sum(0) for k in range(2)]
+        return torch.stack([torch.cat([each, one]) for one in asked for each in sums])
+
+    statistics = {}  # of the pairs that are seen first: those of the support set
+    for asked in (maps, queries):
+        inner = block(block(pairs(asked), joined, "first"), w["second"], "second").flatten(1)
+    inner = (inner @ w["hidden"] + w["hidden.bias"]).relu()
+    torch.testing.assert_close(found.flatten(), inner @ w["out"] + w["out.bias"])
     with pytest.raises(ValueError, match="need features of shape"):
         learner_of(rule, Network(module), Points(None, 2), outputs=outputs[..., 0])
 
@@ -222,7 +230,7 @@ def test_siamese_networks_judge_each_pair(distance, pairs):
         near = [d for d, label in zip(distances, labels, strict=True) if label == targets[row]]
         far = [d for d, label in zip(distances, labels, strict=True) if label != targets[row]]
         same, other = same + near, other + far
-        triplets += [(1 + one - two).relu() for one in near for two in far]
+        triplets += [(own["margin"] + one - two).relu() for one in near for two in far]
     same, other = torch.stack(same), torch.stack(other)
     if pairs == "binary":
         wanted = -F.logsigmoid(own["bias"] - same).mean() - F.logsigmoid(other - own["bias"]).mean()
@@ -230,8 +238,10 @@ def test_siamese_networks_judge_each_pair(distance, pairs):
     elif pairs == "triplet":
         wanted = torch.stack(triplets).mean()
     else:
-        roots = (same, other) if distance == "weighted" else (same.sqrt(), other.sqrt())
-        wanted = ((roots[0] ** 2).mean() + ((1 - roots[1]).relu() ** 2).mean()) / 2
+        margin = own["margin"]
+        if distance == "euclidean":
+            same, other, margin = same.sqrt(), other.sqrt(), margin.sqrt()
+        wanted = ((same**2).mean() + ((margin - other).relu() ** 2).mean()) / 2
     torch.testing.assert_close(told.objective, wanted)
     assert not math.isclose(told.objective, told.loss)
 

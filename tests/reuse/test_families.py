@@ -39,6 +39,12 @@ SMALL = {
     "cnp": {"width": 32},
     "mann": {"width": 64, "rows": 32, "size": 20},
     "delta-rule": {},
+    "matching-fce": {"ways": 3},
+    "relation": {"ways": 3},
+    "siamese": {"ways": 3},
+    "gaussian": {"ways": 3},
+    "logistic": {},
+    "bayesian": {"kernel": "rbf"},
 }
 CLASSES = {
     "names": SMALL,
