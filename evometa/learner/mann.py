@@ -56,11 +56,13 @@ class Walked(NamedTuple):
         memory: the memory.
         guesses: logits of each example before its label was seen, shape `(examples, ways)`.
         loss: the mean cross-entropy of these.
+        shown: how many examples are no padding.
     """
 
     memory: Memory
     guesses: Tensor
     loss: Tensor
+    shown: Tensor
 
 
 @dataclass(frozen=True)
@@ -150,7 +152,8 @@ class Mann(Head):
             after = after._replace(label=label)
             memory = Memory(*(torch.where(real, *each) for each in zip(after, memory, strict=True)))
         logits = torch.stack(guesses)[:, : shown.one_hot.shape[1]]
-        return Walked(memory, logits, F.cross_entropy(logits, shown.targets, ignore_index=IGNORED))
+        loss = F.cross_entropy(logits, shown.targets, ignore_index=IGNORED)
+        return Walked(memory, logits, loss, shown.real.sum())
 
     def score(self, own: Tensors, state: Walked, features: Tensor) -> Tensor:
         """Return logits of shape `(queries, ways)`."""
@@ -162,8 +165,8 @@ class Mann(Head):
         """Return the loss of the queries, or the mean over these and the support set."""
         if self.target == "task":
             return loss
-        before, after = len(state.guesses), len(asked.targets)
-        return (before * state.loss + after * loss) / (before + after)
+        asked_for = (asked.targets != IGNORED).sum()
+        return (state.shown * state.loss + asked_for * loss) / (state.shown + asked_for)
 
     def step(self, own: Tensors, features: Tensor, before: Memory) -> tuple[Tensor, Memory]:
         """See an example; return logits of all labels, and the memory, its label still the last.

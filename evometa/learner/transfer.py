@@ -31,6 +31,7 @@ from evometa.task.protocol import IGNORED, Side
 ALL = "all:"  # begins the names of the classifier's weights among the parameters
 HEADS = ("mean", "ridge", "linear", "cosine")
 WHAT = "transfer learners"
+DRAWN = 8  # episodes whose classes are looked at before the training
 
 
 @dataclass(frozen=True)
@@ -156,18 +157,20 @@ def _check(setting: Setting, classes: int) -> None:
     Raises:
         ValueError: with what they lack.
     """
-    drawn = setting.task.episodes("meta-train", 8, torch.Generator().manual_seed(0))
-    found = getattr(drawn.support, "classes", None)
-    if found is None:
-        raise ValueError(
-            f"{WHAT} learn all classes at once: the sides of an episode must be a `ClassBatch`, "
-            f"whose `classes` say what its labels stand for, got {type(drawn.support).__name__}"
-        )
-    if int(found.min()) < 0 or int(found.max()) >= classes:
-        raise ValueError(
-            f"`classes` must be numbers from 0 to {classes - 1}, as there are {classes} in "
-            f"meta-train, got {int(found.min())} to {int(found.max())}"
-        )
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(DRAWN):
+        support = setting.task.episodes("meta-train", 1, generator).support
+        found = getattr(support, "classes", None)
+        if found is None:
+            raise ValueError(
+                f"{WHAT} learn all classes at once: a side of an episode must be a `ClassBatch`, "
+                f"whose `classes` say what its labels stand for, got {type(support).__name__}"
+            )
+        if int(found.min()) < 0 or int(found.max()) >= classes:
+            raise ValueError(
+                f"`classes` must be numbers from 0 to {classes - 1}, as there are {classes} in "
+                f"meta-train, got {int(found.min())} to {int(found.max())}"
+            )
 
 
 def transfer_space(
