@@ -16,7 +16,7 @@ from evometa.learner.order import shuffled
 from evometa.learner.protocol import Loss, Meta, MetaLoss, Tensors, Traits
 from evometa.network import Network
 from evometa.rule import DEFAULT_OUTER, Outer, make_outer
-from evometa.task.classes import class_count, ways_of
+from evometa.task.classes import class_count, labels_of, ways_of
 from evometa.task.protocol import IGNORED, Predict, Side
 from evometa.task.sampler import Range, bounds_of
 
@@ -326,7 +326,7 @@ def make_embedded(
 
     Args:
         genes: the head's own; and, each with a default, `outer`, and `ways`, at most as many as
-            meta-train has.
+            meta-train has, and of no effect where labels mean the same in every task.
         setting: what it is made for.
         what: who learns, in the plural.
         head: makes the head from its own genes.
@@ -346,7 +346,9 @@ def make_embedded(
     is_embedding(setting.outputs, what)
     own = {name: gene for name, gene in genes.items() if name not in ("outer", "ways")}
     outer = make_outer(genes["outer"]) if "outer" in genes else DEFAULT_OUTER
-    ways = None if most is None else _ways(genes.get("ways"), class_count(task, "meta-train"))
+    ways = None
+    if most is not None and labels_of(task) is None:
+        ways = _ways(genes.get("ways"), class_count(task, "meta-train"))
     return Embedded(setting.network, head(**own), task.loss, most, ways, outer, setting.norm)
 
 

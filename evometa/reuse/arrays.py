@@ -39,15 +39,27 @@ def each_task(argument: Any) -> Iterator[Any]:
         yield part_of(argument, row)
 
 
-def classes_of(labels: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def classes_of(labels: npt.NDArray[Any], known: tuple[Any, ...] | None = None) -> npt.NDArray[Any]:
     """Return the different labels of a task, sorted.
 
+    Args:
+        labels: of its examples.
+        known: all labels, where they mean the same in every task: these are returned then.
+
     Raises:
-        EvometaError: if some are missing, or they cannot be sorted.
+        EvometaError: if some are missing or not known, or they cannot be sorted.
     """
     missing = [label for label in labels.tolist() if label is None or label != label]
     if missing:
         raise EvometaError(f"labels must not be missing, but {len(missing)} are {missing[0]}")
+    if known is not None:
+        new = [label for label in labels.tolist() if label not in known]
+        if new:
+            raise EvometaError(
+                f"labels must be those of meta-training, {', '.join(map(repr, known))}, but one is "
+                f"{new[0]!r}"
+            )
+        return np.array(known)
     try:
         return np.unique(labels)
     except TypeError as error:

@@ -111,6 +111,7 @@ def _facts(learner: FewShotLearner, programs: Programs) -> dict[str, Any]:
         "inputs": inputs,
         "outputs": learner.outputs,
         "classes": learner.most,
+        "labels": None if learner.labels is None else list(learner.labels),
         "dtype": str(learner.dtype).removeprefix("torch."),
         "steps": programs.steps,
         "limits": programs.limits,

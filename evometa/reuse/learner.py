@@ -29,9 +29,9 @@ from evometa.reuse.example import Example
 from evometa.reuse.stored import StoredRun, read_run
 from evometa.reuse.trainings import FOLDER
 from evometa.store import Place, place, read_confirmed
-from evometa.task.classes import class_count
+from evometa.task.classes import class_count, labels_of
 from evometa.task.episodes import examples_of, leading, over, part_of, to_device
-from evometa.task.protocol import Batch, ClassBatch, EpisodeBatch, sized
+from evometa.task.protocol import Batch, ClassBatch, EpisodeBatch, Task, sized
 
 EXAMPLES = 20  # episodes that say what inputs are like
 Progress: TypeAlias = Callable[[int, int], None]
@@ -55,6 +55,7 @@ class FewShotLearner:
         example: what inputs are like.
         outputs: values of one prediction; None where predictions are classes.
         most: how many classes it can tell apart; None for any number.
+        labels: the classes, sorted, where they mean the same in every task; else None.
         trained: where the meta-parameters come from, in words.
         together: queries that were predicted together in meta-training, if a prediction depends on
             those beside it; else 0.
@@ -69,6 +70,7 @@ class FewShotLearner:
     trained: str
     together: int = 0
     mapped: bool = True
+    labels: tuple[Any, ...] | None = None
 
     @property
     def device(self) -> torch.device:
@@ -156,7 +158,7 @@ class FewShotLearner:
             return targets.to(self.device, self.dtype), None, flat
         if values.ndim != 2:
             raise EvometaError(f"labels must be one a example, but got the shape {np.shape(y)}")
-        classes = [classes_of(row) for row in values]
+        classes = [classes_of(row, self.labels) for row in values]
         if len({len(each) for each in classes}) > 1:
             raise EvometaError(
                 "the tasks of a batch must have equally many classes, but these have "
@@ -333,10 +335,11 @@ def trained(
         admission.learner,
         meta_of(checkpoint, admission.meta),
         Example.of(task, episodes.support),
-        *_outputs(episodes, admission.learner, class_count(study.task)),
+        *_outputs(episodes, admission.learner, study.task),
         said,
         together=queries if company else 0,
         mapped=admission.plan.tasks != 1,
+        labels=labels_of(study.task),
     )
     return learner.to(where), now
 
@@ -372,9 +375,7 @@ def _confirmed(
     return None, ""
 
 
-def _outputs(
-    episodes: EpisodeBatch, learner: Learner, most: int | None
-) -> tuple[int | None, int | None]:
+def _outputs(episodes: EpisodeBatch, learner: Learner, task: Task) -> tuple[int | None, int | None]:
     """Return how many values a prediction has, and how many classes there may be.
 
     Raises:
@@ -387,6 +388,7 @@ def _outputs(
         )
     if targets.is_floating_point():
         return targets.shape[-1], None
-    if learner.traits.any_ways:
+    if learner.traits.any_ways and labels_of(task) is None:
         return None, None
+    most = class_count(task)
     return None, int(targets.max()) + 1 if most is None else most

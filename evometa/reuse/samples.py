@@ -12,6 +12,7 @@ from torch.utils import _pytree as pytree
 from evometa.evaluate.faults import asked_first
 from evometa.network import unpadded
 from evometa.records import derive_seed
+from evometa.task.classes import labels_of
 from evometa.task.episodes import over, part_of
 from evometa.task.protocol import IGNORED, Batch, ClassBatch, Task, sized
 
@@ -25,24 +26,35 @@ class Sample:
         y: their targets.
         new: inputs to predict.
         answers: their targets.
+        ways: how many labels there are, where they mean the same in every task; else None.
     """
 
     x: Any
     y: Tensor
     new: Any
     answers: Tensor
+    ways: int | None = None
+
+    @property
+    def classes(self) -> int:
+        """How many classes there are; of labels alone."""
+        return int(self.y.max()) + 1 if self.ways is None else self.ways
 
     @property
     def support(self) -> Batch | ClassBatch:
         """What a learner adapts to."""
         if self.y.is_floating_point():
             return Batch(self.x, self.y)
-        return ClassBatch(self.x, self.y, torch.arange(int(self.y.max()) + 1))
+        return ClassBatch(self.x, self.y, torch.arange(self.classes))
 
     def part(self, support: Any = slice(None), query: Any = slice(None)) -> Sample:
         """Return the task with some of its examples."""
         return numbered(
-            part_of(self.x, support), self.y[support], part_of(self.new, query), self.answers[query]
+            part_of(self.x, support),
+            self.y[support],
+            part_of(self.new, query),
+            self.answers[query],
+            self.ways,
         )
 
     def joined(self, other: Sample, offset: int = 0) -> Sample:
@@ -56,13 +68,17 @@ class Sample:
             both(self.y, other.y + offset),
             both(self.new, other.new),
             both(self.answers, other.answers + offset),
+            self.ways,
         )
 
 
-def numbered(x: Any, y: Tensor, new: Any, answers: Tensor) -> Sample:
-    """Return a task with labels from 0, without the new inputs of classes that have no example."""
-    if y.is_floating_point():
-        return Sample(x, y, new, answers)
+def numbered(x: Any, y: Tensor, new: Any, answers: Tensor, ways: int | None = None) -> Sample:
+    """Return a task with labels from 0, without the new inputs of classes that have no example.
+
+    With `ways`, labels mean the same in every task, and stay as they are.
+    """
+    if y.is_floating_point() or ways is not None:
+        return Sample(x, y, new, answers, ways)
     labels, numbers = torch.unique(y, return_inverse=True)
     known = torch.isin(answers, labels)
     if bool(known.any()):
@@ -75,10 +91,10 @@ def draw_samples(task: Task, seed: int, count: int = 2) -> list[Sample]:
     generator = torch.Generator().manual_seed(derive_seed(seed, "export"))
     task = sized(task, "export")
     episodes = task.episodes("meta-validation", count, generator)
-    return [
-        numbered(*(leaf for side in episodes for leaf in _labelled(task, part_of(side, row))))
-        for row in range(count)
-    ]
+    labels = labels_of(task)
+    ways = None if labels is None else len(labels)
+    rows = [[_labelled(task, part_of(side, row)) for side in episodes] for row in range(count)]
+    return [numbered(*one, *other, ways) for one, other in rows]
 
 
 def _labelled(task: Task, side: Any) -> tuple[Any, Tensor]:

@@ -82,7 +82,7 @@ def _trials(
 def _fits(sample: Sample, limits: Limits) -> bool:
     lengths = {"examples": len(sample.y), "queries": len(sample.answers)}
     if not sample.y.is_floating_point():
-        lengths["classes"] = int(sample.y.max()) + 1
+        lengths["classes"] = sample.classes
     return all(
         limits[axis][0] <= length <= (limits[axis][1] or length) for axis, length in lengths.items()
     )
@@ -101,7 +101,7 @@ def _difference(
     """Return the largest difference of outputs, as a share of the largest output."""
     with portable():
         wanted = _outputs(learner, sample, steps)
-        found = exported.adapt(sample.x, sample.y, steps).outputs(sample.new)
+        found = exported.adapt(sample.x, exported.named(sample.y), steps).outputs(sample.new)
     if found.shape != wanted.shape:
         return float("inf")
     return float((wanted - found).abs().max() / wanted.abs().max().clamp(min=1e-12))
@@ -114,4 +114,4 @@ def _outputs(learner: FewShotLearner, sample: Sample, steps: int | None) -> Tens
         *_, adapted = single.trajectory(learner.meta, support, steps)
     with torch.no_grad():
         outputs: Tensor = predictor(single, adapted)(sample.new)
-    return outputs if sample.y.is_floating_point() else outputs[..., : int(sample.y.max()) + 1]
+    return outputs if sample.y.is_floating_point() else outputs[..., : sample.classes]

@@ -209,6 +209,11 @@ def class_count(task: Any, split: str | None = None) -> int | None:
     return None if ways is None else bounds_of(ways)[1]
 
 
+def labels_of(task: Any) -> tuple[Any, ...] | None:
+    """Return the labels by number, if they mean the same in every task; else None."""
+    return getattr(task, "labels", None)
+
+
 def ways_of(side: Side, most: int | None) -> int:
     """Return how many classes an episode has.
 

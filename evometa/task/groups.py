@@ -20,6 +20,7 @@ from evometa.task.protocol import Batch, ClassBatch, EpisodeBatch, Predict, Side
 from evometa.task.reading import Reading, listed
 
 KINDS = ("values", "classes")
+RULED_OUT = 50.0  # how far below the best a logit can be
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -199,7 +200,7 @@ class GroupTask:
             ValueError: as `errors_of` does.
         """
         if self.kind == "classes":
-            return F.cross_entropy(predict(side.inputs), side.targets)
+            return class_scores(predict(side.inputs), side.targets)["query_loss"]
         return errors_of(predict, side).square().mean()
 
     def scores(self, predict: Predict, side: Side) -> dict[str, Tensor]:
@@ -269,7 +270,10 @@ def _all_labels_first(
 def class_scores(logits: Tensor, targets: Tensor) -> dict[str, Tensor]:
     """Return accuracy, mean cross-entropy, and the area under the ROC curve.
 
-    The latter is the share of pairs, one row of a class and one of another, that its share ranks
+    A label may be ruled out, as prototypes do where the support has none of it, and come all the
+    same: its share counts as e^-50 at least, so that the cross-entropy stays finite.
+
+    The area is the share of pairs, one row of a class and one of another, that its share ranks
     rightly, a tie being half; the mean over the classes that the rows have and have not. Where
     there is none it is 0.5, what guessing gives.
 
@@ -278,7 +282,8 @@ def class_scores(logits: Tensor, targets: Tensor) -> dict[str, Tensor]:
         targets: shape `(rows,)`.
     """
     right = (logits.argmax(-1) == targets).to(logits.dtype).mean()
-    scores = logits.log_softmax(-1).T  # (ways, rows)
+    bounded = logits.clamp(min=logits.detach().amax(-1, keepdim=True) - RULED_OUT)
+    scores = bounded.log_softmax(-1).T  # (ways, rows)
     own = targets == torch.arange(logits.shape[-1], device=logits.device).unsqueeze(1)
     pairs = (own.unsqueeze(2) & ~own.unsqueeze(1)).to(logits.dtype)
     apart = scores.unsqueeze(2) - scores.unsqueeze(1)
@@ -287,7 +292,7 @@ def class_scores(logits: Tensor, targets: Tensor) -> dict[str, Tensor]:
     there = (counts > 0).to(logits.dtype)
     mean = (ranked / counts.clamp(min=1)).sum() / there.sum().clamp(min=1)
     auroc = torch.where(there.sum() > 0, mean, torch.full_like(mean, 0.5))
-    return {"accuracy": right, "query_loss": F.cross_entropy(logits, targets), "auroc": auroc}
+    return {"accuracy": right, "query_loss": F.cross_entropy(bounded, targets), "auroc": auroc}
 
 
 def errors_of(predict: Predict, side: Side) -> Tensor:

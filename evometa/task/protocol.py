@@ -84,6 +84,9 @@ class Task(Protocol):
     one could have. Prototypes want the former, and are meta-trained with up to the latter; transfer
     learns all classes of meta-train at once.
 
+    `labels`: the classes by number, sorted, where they mean the same in every task, so that all of
+    them are in each episode; else None.
+
     `sized(generator)`: returns the task with the shapes of one meta-batch, where they vary from
     one to the next. All episodes that one `episodes` call draws have equal shapes.
     """

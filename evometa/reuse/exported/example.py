@@ -13,5 +13,5 @@ if adapted.labels is None:
     error = (predicted - y_new).square().mean()
     print(f"mean squared error on {len(predicted)} new examples: {float(error):.4g}")
 else:
-    right = (predicted == y_new).double().mean()
-    print(f"{float(right):.1%} of {len(predicted)} new examples are recognised")
+    right = sum(bool(predicted[k] == y_new[k]) for k in range(len(y_new))) / len(y_new)
+    print(f"{right:.1%} of {len(predicted)} new examples are recognised")

@@ -85,7 +85,12 @@ class Learner:
             named = {leaf["name"]: task[side + leaf["name"]] for leaf in self.facts["inputs"]}
             return named.get("", named)
 
-        return inputs("x"), task["y"], inputs("x_new"), task["y_new"]
+        return inputs("x"), self.named(task["y"]), inputs("x_new"), self.named(task["y_new"])
+
+    def named(self, numbers: Tensor) -> Any:
+        """Return labels by number, where they mean the same in every task; else the numbers."""
+        labels = self.facts.get("labels")
+        return numbers if labels is None else [labels[number] for number in numbers.tolist()]
 
     def run(self, name: str, tensors: Sequence[Tensor]) -> list[Tensor]:
         """Run a program of the folder."""
@@ -171,7 +176,7 @@ class Learner:
         """Return targets, and the labels that they stand for, sorted; None for values."""
         outputs, most = self.facts["outputs"], self.facts["classes"]
         if outputs is None:
-            numbers, labels = _numbered(y)
+            numbers, labels = _numbered(y, self.facts.get("labels"))
             if most is not None and len(labels) > most:
                 raise ValueError(
                     f"the learner tells {most} classes apart, but these examples have {len(labels)}"
@@ -229,12 +234,24 @@ class Adapted:
         return [self.labels[number] for number in best.tolist()]
 
 
-def _numbered(y: Any) -> tuple[Tensor, Any]:
+def _numbered(y: Any, known: list[Any] | None = None) -> tuple[Tensor, Any]:
     """Return labels as numbers from 0, and the different ones, sorted.
 
+    Args:
+        y: labels.
+        known: all labels, where they mean the same in every task: these are returned then.
+
     Raises:
-        ValueError: if they are no labels.
+        ValueError: if they are no labels, or not known.
     """
+    if known is not None:
+        given = y.tolist() if isinstance(y, Tensor) else list(y)
+        new = [label for label in given if label not in known]
+        if new:
+            raise ValueError(f"labels must be some of {known}, but one is {new[0]!r}")
+        whole = isinstance(y, Tensor)
+        numbers = torch.tensor([known.index(label) for label in given])
+        return numbers, torch.tensor(known) if whole else known
     if isinstance(y, list | tuple):
         if any(label is None or label != label for label in y):
             raise ValueError("labels must not be missing")
