@@ -180,6 +180,11 @@ class Scored(NamedTuple):
     direction: Direction
     is_mean: bool = True
 
+    @property
+    def of_scores(self) -> str:
+        """What the mean of the scores is: the metric, unless that is no mean."""
+        return self.name if self.is_mean else f"mean {self.name} of an episode"
+
 
 def scored_metric(study: Mapping[str, Any]) -> Scored:
     """Return the metric whose scores are kept, from a study.json."""

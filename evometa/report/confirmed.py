@@ -267,7 +267,8 @@ def print_confirmed(
         console.print("No training has succeeded.", style="red")
         _print_reasons(console, table)
         return
-    scored = study["metrics"][0]
+    known = scored_metric(study)
+    scored, own = known.of_scores, not known.is_mean
     flattered = any(each.bias for each in found)
     rows = []
     for each in found:
@@ -275,9 +276,11 @@ def print_confirmed(
         label = f"[bold]{escape(each.name)}[/] {id_}" if each.name else id_
         seeds = f"{each.seeds}" + (f", {each.failed} failed" if each.failed else "")
         values = [str(each.test), str(each.validation), *[str(each.bias or "")] * flattered]
+        values += [f"{each.metrics[known.name]:.4g}"] * own
         cells = [label, *values, f"{each.metrics['params']:,.0f}", seeds]
         rows.append((cells, "cyan" if each.name else ""))
-    titles = ["candidate", scored, "validation", *["flattered by"] * flattered, "params", "seeds"]
+    titles = ["candidate", scored, "validation", *["flattered by"] * flattered]
+    titles += [*[known.name] * own, "params", "seeds"]
     print_rows(console, titles, rows)
     designs = all(each.name for each in found)
     for place, each in enumerate(found):
@@ -313,7 +316,7 @@ def as_data(
     shown = ("candidate_id", "name", "repeat", "status", "error")
     scored = scored_metric(study)
     return {
-        "metric": scored.name,
+        "metric": scored.of_scores,
         "direction": scored.direction,
         "found": [asdict(each) for each in found],
         "failed": [{name: row[name] for name in shown} for row in failures],

@@ -7,12 +7,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from rich.console import Console
 
 from evometa.errors import EvometaError, StoreError
 from evometa.evaluate import Trainer, admit, parse_plan, score
 from evometa.launch import Workers
 from evometa.records import derive_seed
-from evometa.report.confirmed import compare, difference, estimate
+from evometa.report.confirmed import as_data, compare, difference, estimate, print_confirmed
+from evometa.report.page.confirmed import confirmation
 from evometa.report.standing import standing
 from evometa.reuse.confirm import Confirmation, _chosen, confirm
 from evometa.reuse.learner import load_learner
@@ -155,7 +157,10 @@ def test_the_same_are_confirmed_where_the_metric_is_negated_and_its_direction_tu
         kept={**waves.kept, "objectives": {"query_loss": "max"}},
         table=table,
     )
-    down, up = ([c.id for c, _ in _chosen(run, Confirmation(top=3))] for run in (waves, mirror))
+    down, up = (
+        [design.candidate.id for design in _chosen(run, Confirmation(top=3))]
+        for run in (waves, mirror)
+    )
     assert up == down
     ok = standing(waves.table).to_pylist()
     best = sorted((row for row in ok if not row["name"]), key=lambda row: row["query_loss"])
@@ -200,6 +205,21 @@ def test_gains_and_bias_follow_the_direction_of_the_metric(waves):
     best = next(id_ for id_, each in down.items() if not each.name)
     assert up[best].gains["narrow"].mean == -down[best].gains["narrow"].mean
     assert up[best].bias.mean == -down[best].bias.mean
+
+
+def test_means_of_scores_do_not_pass_for_a_metric_that_is_no_mean(waves):
+    table = run_it(waves, Confirmation(top=2, seeds=2, episodes=5))
+    scored = next(iter(waves.kept["metrics"]))
+    kept = {**waves.kept, "summaries": {scored: "median"}}
+    found = compare(table, kept)
+    console = Console(record=True, width=200)
+    print_confirmed(console, found, kept, table)
+    head, first = console.export_text().splitlines()[:2]
+    assert f"mean {scored} of an episode" in head and head.count(scored) == 2
+    assert f"{found[0].metrics[scored]:.4g}" in first
+    assert as_data(found, kept, table)["metric"] == f"mean {scored} of an episode"
+    section = confirmation(table, kept)
+    assert f"mean {scored} of an episode" in section.finding
 
 
 def test_one_seed_says_nothing_of_the_chance_of_seeds(waves):

@@ -9,6 +9,7 @@ import plotly.graph_objects as go
 import pyarrow as pa
 
 from evometa.errors import EvometaError
+from evometa.metrics import scored_metric
 from evometa.report.confirmed import Confirmed, compare, told_apart
 from evometa.report.page.document import Html, Plot, Section, label, paragraph, table
 from evometa.report.page.facts import number
@@ -38,10 +39,10 @@ def confirmation(confirmed: pa.Table | None, study: Mapping[str, Any]) -> Sectio
         reasons = sorted({str(row["status"]) for row in confirmed.to_pylist()})
         text = f"All {len(confirmed)} trainings ended as {', '.join(reasons)}."
         return Section("confirmed", TOPIC, "No training has succeeded", [paragraph(text)])
-    scored = str(study["metrics"][0])
+    name, scored = scored_metric(study).name, scored_metric(study).of_scores
     body: list[Html | Plot] = [
         Plot(_intervals(found, scored), _caption(confirmed), 110 + 34 * len(found)),
-        _table(found, scored),
+        _table(found, scored, name),
     ]
     if all(each.name for each in found):
         body.append(paragraph(told_apart(found, confirmed)))
@@ -101,10 +102,12 @@ def _intervals(found: Sequence[Confirmed], scored: str) -> go.Figure:
     return figure
 
 
-def _table(found: Sequence[Confirmed], scored: str) -> Html:
+def _table(found: Sequence[Confirmed], scored: str, name: str) -> Html:
+    own = scored != name  # the metric is no mean over episodes
     others = list(dict.fromkeys(name for each in found for name in each.gains))
     header = ["candidate", f"{scored}, meta-test", "meta-validation", "flattered by"]
-    header += [f"gain over {name}" for name in others]
+    header += [f"gain over {other}" for other in others]
+    header += [f"{name}, meta-test"] * own
     header += ["params", "multiply-accumulates", "ms to adapt", "seeds"]
     rows = [
         [
@@ -112,8 +115,9 @@ def _table(found: Sequence[Confirmed], scored: str) -> Html:
             str(each.test),
             str(each.validation),
             str(each.bias or ""),
-            *(each.gains[name].signed if name in each.gains else "" for name in others),
-            *(number(each.metrics.get(name, 0.0)) for name in ("params", "macs")),
+            *(each.gains[other].signed if other in each.gains else "" for other in others),
+            *[number(each.metrics[name])] * own,
+            *(number(each.metrics.get(cost, 0.0)) for cost in ("params", "macs")),
             number(1e3 * each.metrics.get("adapt_seconds", 0.0)),
             f"{each.seeds}" + (f", {each.failed} failed" if each.failed else ""),
         ]

@@ -51,12 +51,12 @@ def descent(facts: Facts) -> Section:
         f"{facts.winner.id} is {len(line) - 1} steps from {facts.called(line[0]['candidate_id'])}"
     )
     if gained > 0:
-        finding += f"; the largest step, {gained:+.3g} in {facts.scored}, made {where}"
+        finding += f"; the largest step, {gained:+.3g} in {facts.of_scores}, made {where}"
     header = [
         "candidate",
         "operator",
         facts.primary,
-        f"gain in {facts.scored}",
+        f"gain in {facts.of_scores}",
         "what changed",
         "update",
     ]

@@ -73,6 +73,11 @@ class Facts:
         return next(iter(self.objectives))
 
     @property
+    def of_scores(self) -> str:
+        """What the mean of an evaluation's scores is."""
+        return scored_metric(self.study).of_scores
+
+    @property
     def scored_direction(self) -> str:
         """Which way the episode scores improve."""
         return scored_metric(self.study).direction

@@ -128,7 +128,7 @@ def _sorted_panel(figure: go.Figure, facts: Facts, winner: Ranked, base: Ranked 
                 col=1,
             )
     figure.update_xaxes(title_text="episodes, easy to hard", tickformat=".0%", row=1, col=1)
-    figure.update_yaxes(title_text=label(facts.scored), row=1, col=1)
+    figure.update_yaxes(title_text=label(facts.of_scores), row=1, col=1)
 
 
 def _pairs_panel(

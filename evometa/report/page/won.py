@@ -81,7 +81,7 @@ def _verdict(facts: Facts, winner: Ranked) -> str:
         return f"{winner.id} is best, with {value}; it shares no episodes with {base.name}"
     mean, half = paired
     sure = "ahead of" if mean > half else "behind" if -mean > half else "not clearly ahead of"
-    what = "" if facts.primary == facts.scored else f" in {facts.scored}"
+    what = "" if facts.primary == facts.scored else f" in {facts.of_scores}"
     return f"{winner.id}, with {value}, is {sure} {base.name}{what}: {mean:+.3g} ± {half:.2g}"
 
 
@@ -116,10 +116,11 @@ def _intervals(facts: Facts) -> go.Figure:
             name="baselines" if group else "candidates",
             hovertemplate="%{text}: %{x:.4g} ± %{error_x.array:.2g}<extra></extra>",
         )
-    title = f"{facts.scored}, mean over episodes"
+    mean = facts.of_scores == facts.scored
+    title = f"{facts.scored}, mean over episodes" if mean else facts.scored
     if base is not None:
         figure.add_vline(x=0, line={"dash": "dot", "width": 1.5, "color": "#f59e0b"})
-        title = f"improvement of {facts.scored} over {base.name}, on the same episodes"
+        title = f"improvement of {facts.of_scores} over {base.name}, on the same episodes"
     figure.update_xaxes(title_text=label(title, LONGEST_TITLE))
     figure.update_yaxes(
         tickvals=list(range(len(rows))),
