@@ -162,18 +162,18 @@ def prototype_space(
 
     Args:
         distance: default `Choice("euclidean", "cosine", "mahalanobis")`.
-        pooling: of the examples of a class; default `Choice("mean", "median", "attention")`.
-        scale: of the similarities; default `Choice("learned", "fixed")`.
-        set_step: default `Choice("none", "attention")`.
+        pooling: of the examples of a class, such as `Choice("mean", "median", "attention")`; by
+            default no gene, as in the preset. So are
+        scale: of the similarities, such as `Choice("learned", "fixed")`, and
+        set_step: such as `Choice("none", "attention")`.
         ways: classes in an episode of meta-training, at most as many as meta-train has; default
             `Int(5, 60, step=5)`.
         outer: the outer loop; default `outer_space()`.
     """
+    wider = {"pooling": pooling, "scale": scale, "set_step": set_step}
     return Struct(
+        {name: space for name, space in wider.items() if space is not None},
         distance=Choice(*DISTANCES) if distance is None else distance,
-        pooling=Choice(*CENTRES) if pooling is None else pooling,
-        scale=Choice(*SCALES) if scale is None else scale,
-        set_step=Choice(*SETS) if set_step is None else set_step,
         ways=Int(5, 60, step=5) if ways is None else ways,
         outer=outer_space() if outer is None else outer,
     )
