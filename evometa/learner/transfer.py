@@ -103,7 +103,8 @@ class Transfer:
         """Return parameters and buffers of network and classifier, and the head's own numbers."""
         meta, like = self.reader.init(generator), next(iter(self.network.params.values()))
         shape = (self.features, self.classes)
-        params = {f"{ALL}weight": drawn(shape, self.features**-0.5, like, generator)}
+        std = (2 / sum(shape)) ** 0.5  # Glorot's
+        params = {f"{ALL}weight": drawn(shape, std, like, generator)}
         if self.cosine:
             params[f"{ALL}scale"] = like.new_tensor(COSINE_SCALE)
         else:
