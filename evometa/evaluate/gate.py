@@ -12,7 +12,7 @@ import copy
 import hashlib
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -46,7 +46,7 @@ class Admission:
         meta: its meta-parameters before any training, drawn from the candidate's seed.
         network: the network as a function.
         module: the network as `build` made it.
-        cost: parameters and multiply-accumulates.
+        cost: parameters, the learner's own among them, and multiply-accumulates of the network.
         rule_size: nodes of the rule's update.
         measures: what the user's measures of the untrained candidate gave.
         signature: equal for candidates that differ only in numbers.
@@ -110,6 +110,8 @@ def admit(
     learner, network = chosen.learner, chosen.network
     check_output(network, inputs, seed)
     traits, meta, sources = learner.traits, begin(learner, seed), _sources(network, inputs)
+    cost = _with_own(cost, network, meta)
+    known["params"] = cost.params
     own = _own_episodes(learner, traits, study, drawn)
     mapped = is_mappable(task) and traits.mappable and sources in ([], ["torch"])
     wanted = plans.get(network.kind) or default_plan(network.kind, device) if mapped else LOOP
@@ -131,6 +133,12 @@ def admit(
         random=bool(sources),
         seconds=time.perf_counter() - started,
     )
+
+
+def _with_own(cost: Cost, network: Network, meta: Meta) -> Cost:
+    """Return the cost with the weights that the learner has besides the network's."""
+    own = sum(each.numel() for name, each in meta["params"].items() if name not in network.params)
+    return replace(cost, params=cost.params + own)
 
 
 def _made(

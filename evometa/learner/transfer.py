@@ -28,7 +28,7 @@ from evometa.space import Choice, Float, Int, Primitive, Space, Struct
 from evometa.task.classes import class_count
 from evometa.task.protocol import IGNORED, Side
 
-ALL = "all:"  # begins the names of the classifier's weights among the parameters
+ALL = "all:"  # begins the names of the classifier's weights among what is learned
 HEADS = ("mean", "ridge", "linear", "cosine")
 WHAT = "transfer learners"
 DRAWN = 8  # episodes whose classes are looked at before the training
@@ -104,21 +104,20 @@ class Transfer:
         meta, like = self.reader.init(generator), next(iter(self.network.params.values()))
         shape = (self.features, self.classes)
         std = (2 / sum(shape)) ** 0.5  # Glorot's
-        params = {f"{ALL}weight": drawn(shape, std, like, generator)}
+        learned = {f"{ALL}weight": drawn(shape, std, like, generator)}
         if self.cosine:
-            params[f"{ALL}scale"] = like.new_tensor(COSINE_SCALE)
+            learned[f"{ALL}scale"] = like.new_tensor(COSINE_SCALE)
         else:
-            params[f"{ALL}bias"] = like.new_zeros(self.classes)
+            learned[f"{ALL}bias"] = like.new_zeros(self.classes)
         constants = {**meta["learned"], **meta["constants"]}  # nothing of the head is trained
-        params = {**meta["params"], **params}
-        return {**meta, "params": params, "learned": {}, "constants": constants}
+        return {**meta, "learned": learned, "constants": constants}
 
     def meta_loss(self, meta: Meta, support: Side, query: Side) -> MetaLoss:
         """See how well the classifier of all classes knows the examples of both sides."""
         params, embedding = meta["params"], Embedding(self.network, self.reader.norm, True)
         one, buffers = embedding.support(params, meta["buffers"], support.inputs)
         other, after = embedding.queries(params, buffers, query.inputs)
-        logits = self._logits(params, torch.cat([one, other]))
+        logits = self._logits(meta["learned"], torch.cat([one, other]))
         targets = torch.cat([_numbers(support), _numbers(query)])
         loss = F.cross_entropy(logits, targets, ignore_index=IGNORED)
         return embedding.told(loss, loss, after)
@@ -139,12 +138,12 @@ class Transfer:
     def _reading(self) -> Embedded:
         return replace(self.reader, network=self.network)
 
-    def _logits(self, params: Tensors, features: Tensor) -> Tensor:
+    def _logits(self, learned: Tensors, features: Tensor) -> Tensor:
         """Return logits of all classes of meta-train, shape `(examples, classes)`."""
-        weight = params[f"{ALL}weight"]
+        weight = learned[f"{ALL}weight"]
         if self.cosine:
-            return params[f"{ALL}scale"] * (directions(features) @ directions(weight.T).T)
-        return features @ weight + params[f"{ALL}bias"]
+            return learned[f"{ALL}scale"] * (directions(features) @ directions(weight.T).T)
+        return features @ weight + learned[f"{ALL}bias"]
 
 
 def _numbers(side: Side) -> Tensor:

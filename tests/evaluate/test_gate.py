@@ -180,6 +180,31 @@ def test_costs_are_counted():
     assert admission.plan == VMAP
 
 
+CELL = 4 * 4 * (4 + 4) + 4 * 4  # weights of an LSTM of size 4 that reads as many numbers
+
+
+@pytest.mark.parametrize(
+    ("name", "own"),
+    [
+        ("protonet", 0),
+        ("siamese", 4 + 1),  # a weight of each difference, and a shift
+        ("matching-fce", 3 * CELL + 4 * 4 * 4),
+        ("transfer", 0),  # new tasks do not need the classifier of all classes
+        ("cavia", 5 * 4),  # from each number of the context to each output
+    ],
+)
+def test_weights_that_a_learner_needs_besides_the_network_are_counted(name, own):
+    task = Glyphs(ways=3, size=8, queries=2, drawings=4, classes_per_split=(9, 4, 4)).load(None)
+    made = Study(
+        space=s.Struct(a=s.Choice(1)),
+        build=lambda g: nn.Sequential(nn.Flatten(), nn.Linear(64, 4)),
+        task=task,
+        training=Training(iterations=1, tasks=1, validation=1),
+    )
+    admitted = admit(made, {"a": 1, "rule": preset(name)}, 0, CPU)
+    assert admitted.cost.params == 64 * 4 + 4 + own
+
+
 def test_lazy_modules_and_convolutions_work():
     glyphs = Glyphs(ways=3, queries=3, classes_per_split=(5, 5, 5), drawings=5).load(None)
     made = Study(

@@ -58,8 +58,10 @@ def test_the_training_is_that_of_an_ordinary_classifier(name, plan):
     training = Training(iterations=iterations, tasks=tasks, validation=1)
     trainer = Trainer([learner], Pool(pool=pool), training, seeds=[0], plan=plan, device=CPU)
     trainer.run()
-    ours = trainer.results()[0].meta["params"]
-    leaves = {n: value.clone().requires_grad_() for n, value in begun["params"].items()}
+    meta = trainer.results()[0].meta
+    ours = {**meta["params"], **meta["learned"]}
+    begun = {**begun["params"], **begun["learned"]}
+    leaves = {n: value.clone().requires_grad_() for n, value in begun.items()}
     optimiser = torch.optim.Adam(leaves.values(), lr=1e-3)
     module = embedding()
     for row in range(iterations):
@@ -134,10 +136,8 @@ def test_without_training_it_is_its_head_on_the_untrained_network(head, normalis
 def test_new_tasks_know_nothing_of_the_classifier_of_all_classes(name):
     learner = learner_on(TASK, preset(name))
     meta, other = begin(learner, 0), begin(learner, 0)
-    other["params"] = {
-        key: value * torch.nan if key.startswith("all:") else value
-        for key, value in meta["params"].items()
-    }
+    assert meta["learned"].keys() > {"all:weight"}
+    other["learned"] = {key: value * torch.nan for key, value in meta["learned"].items()}
     support, query = part_of(drawn(TASK, split="meta-test"), 0)
     foreign = support._replace(classes=support.classes + 10_000)  # of another split
     assert torch.equal(
