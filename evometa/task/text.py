@@ -193,7 +193,8 @@ def _in_memory(texts: Sequence[Any], labels: Sequence[Any], skip: bool) -> _Foun
 
 
 def _of_table(source: Any, text: str, label: str, skip: bool) -> _Found:
-    from evometa.task.table_rows import column_of, is_text, parts_of, plain  # Arrow, only here
+    from evometa.task.table_columns import is_text, plain  # Arrow, only here
+    from evometa.task.table_files import column_of, parts_of
 
     texts: list[Any] = []
     labels: list[Any] = []
