@@ -2,9 +2,9 @@
 
 An episode tells five sections of the archive apart (games, python, fonts, ...) by the short
 descriptions of their packages, sections that no search has seen in meta-test. Texts are vectors of
-hashed character n-grams. Searched together: a small network on them, and how classes follow from
-its features: by a ridge head, by prototypes, or by a gradient rule. The baselines are ridge and
-prototypes on one layer.
+hashed character n-grams. Searched together: a small network on them, whether the n-grams stand
+beside what it makes of them, and how classes follow: by a ridge head, by prototypes, or by a
+gradient rule. The baselines are ridge and prototypes on the n-grams beside one layer, and MAML.
 
 The list of packages is the one on this machine, as `apt-cache dumpavail` prints it.
 
@@ -16,6 +16,7 @@ import shutil
 import subprocess
 from collections import defaultdict
 
+import torch
 from torch import nn
 
 from evometa import Study, Training
@@ -60,17 +61,33 @@ def read_packages() -> tuple[list[str], list[str]]:
     return texts, labels
 
 
+class Beside(nn.Module):
+    """The n-grams themselves, and beside them what a network makes of them."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, inputs):
+        return torch.cat([inputs, self.network(inputs)], 1)
+
+
 def build(genome) -> nn.Module:
     layers, width = [], FEATURES
     for wider in genome["hidden"]:
         layers += [nn.Linear(width, wider), ACTIVATIONS[genome["activation"]]()]
         width = wider
-    last = nn.Linear(width, 5) if "gradient" in genome["rule"] else nn.Identity()
-    return nn.Sequential(nn.Dropout(genome["dropout"]), *layers, last)
+    network = nn.Sequential(nn.Dropout(genome["dropout"]), *layers)
+    if genome["beside"]:
+        network, width = Beside(network), FEATURES + width
+    if "gradient" in genome["rule"]:
+        network = nn.Sequential(network, nn.Linear(width, 5))
+    return network
 
 
-def baseline(rule, **changes):
-    return {"hidden": [64], "activation": "relu", "dropout": 0.0, "rule": rule, **changes}
+def baseline(rule, beside=True):
+    numbers = {"hidden": [64], "activation": "relu", "dropout": 0.0}
+    return {**numbers, "beside": beside, "rule": rule}
 
 
 texts, labels = read_packages()
@@ -80,6 +97,7 @@ study = Study(
         hidden=s.List(s.Int(16, 64, step=16), min=1, max=2),
         activation=s.Choice(*ACTIVATIONS),
         dropout=s.Choice(0.0, 0.25, 0.5),
+        beside=s.Choice(True, False),
         rule=s.Choice(
             ridge=ridge_space(),
             prototypes=prototype_space(
@@ -99,7 +117,7 @@ study = Study(
         "ProtoNet": baseline(
             preset("protonet", ways=20, pooling="mean", scale="fixed", set_step="none")
         ),
-        "MAML": baseline({"gradient": preset("maml", rate=0.1)}),
+        "MAML": baseline({"gradient": preset("maml", rate=0.1)}, beside=False),
     },
     training=Training(iterations=150, tasks=4, validation=150),
     candidates=40,
