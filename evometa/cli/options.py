@@ -112,7 +112,7 @@ DataFolder = Annotated[
     Path | None, local_path("Folder of the task's data.", "--data", metavar="DIR")
 ]
 Download = Annotated[bool, typer.Option("--download", help="Fetch the published data set.")]
-SkipBroken = Annotated[bool, typer.Option(help="Leave out broken images instead of stopping.")]
+SkipBroken = Annotated[bool, typer.Option(help="Leave out what is broken, or too small.")]
 
 # what is trained without a search
 NewSeeds = Annotated[int, typer.Option("--seeds", help="New trainings of each.", min=1)]

@@ -18,7 +18,7 @@ class Data:
     Attributes:
         folder: what the task loads; None for tasks that make their own.
         download: fetch the published files if there is no folder.
-        skip_broken: leave out broken images instead of stopping.
+        skip_broken: leave out what is broken, or too small, instead of stopping.
     """
 
     folder: str | None = None

@@ -1,4 +1,4 @@
-"""On what is learned? Few-shot tasks: arrays, tables, image folders, Omniglot, glyphs, waves.
+"""On what is learned? Few-shot tasks: arrays, tables, texts, images, Omniglot, glyphs, waves.
 
 A task draws episodes (a support set to adapt to, a query set to be scored on) from three disjoint
 splits, and judges a learner on them. Tasks hold numpy arrays once loaded and travel to workers with
@@ -8,6 +8,7 @@ them; everything random comes from the generator that `episodes` is given.
 from evometa.metrics import Metric
 from evometa.task.arrays import Arrays
 from evometa.task.classes import ClassTask
+from evometa.task.encoders import Grams, Tokens, Vectors
 from evometa.task.glyphs import Glyphs
 from evometa.task.groups import GroupTask
 from evometa.task.image_folder import ImageFolder
@@ -25,6 +26,7 @@ from evometa.task.protocol import (
 )
 from evometa.task.sinusoid import Sinusoid
 from evometa.task.table import Table, encode
+from evometa.task.text import Text
 
 __all__ = [
     "IGNORED",
@@ -35,6 +37,7 @@ __all__ = [
     "ClassTask",
     "EpisodeBatch",
     "Glyphs",
+    "Grams",
     "GroupTask",
     "ImageFolder",
     "Metric",
@@ -44,6 +47,9 @@ __all__ = [
     "Sinusoid",
     "Table",
     "Task",
+    "Text",
+    "Tokens",
+    "Vectors",
     "encode",
     "split_seed",
 ]

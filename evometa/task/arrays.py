@@ -33,6 +33,30 @@ class LabelledArrays:
     names: tuple[str, ...]
     splits: Mapping[str, npt.NDArray[np.int64]]
     described: Mapping[str, Any] = field(default_factory=dict)
+    place: str = "arrays"
+    what: str = "examples"
+
+    @classmethod
+    def of(
+        cls, examples: Array, labels: Any, splits: Splits, seed: int, **told: Any
+    ) -> LabelledArrays:
+        """Return examples sorted by label, their classes dealt to the splits.
+
+        Args:
+            examples: shape `(examples, *shape)`.
+            labels: of any one kind.
+            splits: as in `Arrays`.
+            seed: deals the classes.
+            told: more fields.
+
+        Raises:
+            TaskError: if labels or splits cannot be.
+        """
+        names, owners = np.unique(_labels(labels, "y", len(examples)), return_inverse=True)
+        order = np.argsort(owners, kind="stable")
+        starts = np.concatenate([[0], np.cumsum(np.bincount(owners, minlength=len(names)))])
+        found = dealt(splits, names, seed)
+        return cls(examples[order], starts, tuple(map(str, names.tolist())), found, **told)
 
     def read(
         self, data: Path | None, *, download: bool, skip_broken: bool, least: int
@@ -62,13 +86,36 @@ class LabelledArrays:
         examples = self.examples[np.concatenate([*rows, np.array([], np.int64)])]
         starts = np.cumsum([0, *map(len, rows)])
         names = [self.names[number] for number in kept]
-        reading = _reading(Classes(examples, starts, splits), names, ignored)
+        reading = self._reading(Classes(examples, starts, splits), names, ignored)
         reading.log()
         return Classes(examples, starts, splits, reading=reading), names
 
     def describe(self) -> dict[str, Any]:
         """Return name and arguments; the arrays themselves are known by their hash."""
         return {"name": "Arrays", **self.described}
+
+    def _reading(
+        self, classes: Classes, names: list[str], ignored: dict[str, list[str]]
+    ) -> Reading:
+        """Return what the arrays were read as, and what looks wrong about them."""
+        sizes = np.diff(classes.starts)
+        split_of = {int(number): split for split, own in classes.splits.items() for number in own}
+        warnings = alike(
+            classes.examples,
+            np.repeat(np.arange(len(names)), sizes),
+            names,
+            [f"{name} #{k}" for name, size in zip(names, sizes, strict=True) for k in range(size)],
+            split_of,
+            what=self.what,
+        )
+        return Reading(
+            self.place,
+            len(names),
+            len(classes.examples),
+            ignored={why: found for why, found in ignored.items() if found},
+            warnings=warnings,
+            what=self.what,
+        )
 
 
 def Arrays(
@@ -109,16 +156,15 @@ def Arrays(
             argument has no such value.
     """
     inputs = _inputs(x)
-    keys = _labels(y if group is None else group, "y" if group is None else "group", len(inputs))
-    names, owners = np.unique(keys, return_inverse=True)
+    described = {"seed": seed, "splits": as_plain(splits)}
+    if group is None:
+        source = LabelledArrays.of(inputs, y, splits, seed, described=described)
+        return class_task(source, ways, shots, queries, sampling)
+    names, owners = np.unique(_labels(group, "group", len(inputs)), return_inverse=True)
     order = np.argsort(owners, kind="stable")
     starts = np.concatenate([[0], np.cumsum(np.bincount(owners, minlength=len(names)))])
     texts = tuple(map(str, names.tolist()))
     found = dealt(splits, names, seed)
-    described = {"seed": seed, "splits": as_plain(splits)}
-    if group is None:
-        source = LabelledArrays(inputs[order], starts, texts, found, described)
-        return class_task(source, ways, shots, queries, sampling)
     if sampling != "equal" or not isinstance(shots, int):
         raise TaskError(
             "groups of values are sampled alike, with one number of `shots`, got "
@@ -255,28 +301,6 @@ def dealt(splits: Splits, names: Array, seed: int) -> dict[str, npt.NDArray[np.i
             taken[each] = split
         found[split] = np.array(sorted(places[each] for each in own), np.int64)
     return found
-
-
-def _reading(classes: Classes, names: list[str], ignored: dict[str, list[str]]) -> Reading:
-    """Return what the arrays were read as, and what looks wrong about them."""
-    sizes = np.diff(classes.starts)
-    split_of = {int(number): split for split, own in classes.splits.items() for number in own}
-    warnings = alike(
-        classes.examples,
-        np.repeat(np.arange(len(names)), sizes),
-        names,
-        [f"{name} #{k}" for name, size in zip(names, sizes, strict=True) for k in range(size)],
-        split_of,
-        what="examples",
-    )
-    return Reading(
-        "arrays",
-        len(names),
-        len(classes.examples),
-        ignored={why: found for why, found in ignored.items() if found},
-        warnings=warnings,
-        what="examples",
-    )
 
 
 def as_plain(splits: Splits) -> Any:

@@ -1,4 +1,4 @@
-"""What a folder of class folders holds: the images of each class, and what is passed over."""
+"""What a folder of class folders holds: the files of each class, and what is passed over."""
 
 from __future__ import annotations
 
@@ -22,9 +22,7 @@ LEFT_BY_SYSTEMS = {
     "thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "icon\r", "lost+found", "$recycle.bin",
     "system volume information", "@eadir", "__pycache__",
 }  # fmt: skip
-SUFFIX = "of no suffix of an image"
 OUTSIDE = "beside the class folders"
-EMPTY = "folders without images"
 
 
 @dataclass
@@ -47,8 +45,8 @@ class Broken:
         """
         if not self.skip:
             raise TaskError(
-                f"{shown(path)} {why}; mend or remove it, or pass --skip-broken to leave broken "
-                "images out"
+                f"{shown(path)} {why}; mend or remove it, or pass --skip-broken to leave out "
+                "what is broken"
             )
         self.entries.append(f"{shown(path)} {why}")
 
@@ -81,8 +79,16 @@ def foreign(name: str) -> str:
     return left if name.lower() in LEFT_BY_SYSTEMS else ""
 
 
-def list_folder(folder: Path, broken: Broken) -> Listing:
-    """Find the class folders of a folder, and the images in them.
+def list_folder(
+    folder: Path, broken: Broken, endings: frozenset[str] | None = None, what: str = "image"
+) -> Listing:
+    """Find the class folders of a folder, and the images, or files of another kind, in them.
+
+    Args:
+        folder: holds the class folders, or the folders of splits that do.
+        broken: hears of what cannot be read.
+        endings: of the files, in small letters; default those of images.
+        what: one of them is.
 
     Raises:
         TaskError: if there are none, if only some of the three splits are there, or for an entry
@@ -96,13 +102,14 @@ def list_folder(folder: Path, broken: Broken) -> Listing:
         ) from error
     if not is_folder:
         raise TaskError(f"a data folder must be a folder, but that is a file at {shown(folder)}")
-    return _Lister(folder, broken).listed()
+    return _Lister(folder, broken, suffixes() if endings is None else endings, what).listed()
 
 
 class _Lister:
-    def __init__(self, folder: Path, broken: Broken) -> None:
+    def __init__(self, folder: Path, broken: Broken, endings: frozenset[str], what: str) -> None:
         self._folder, self._broken = folder, broken
-        self._suffixes = suffixes()
+        self._suffixes, self._what = endings, what
+        self._suffix, self._empty = f"of no suffix of {_a(what)}", f"folders without {what}s"
         self._found = Listing()
 
     def listed(self) -> Listing:
@@ -130,7 +137,7 @@ class _Lister:
                 if split:
                     self._found.split_of[name] = split
             else:
-                self._pass(EMPTY, [path])
+                self._pass(self._empty, [path])
 
     def _entries(self, folder: Path) -> tuple[list[Path], list[Path]]:
         """Return the folders and the images in a folder; all else is passed over or broken."""
@@ -153,12 +160,12 @@ class _Lister:
                     why = "is a link that leads nowhere" if path.is_symlink() else "is out of reach"
                     self._broken.refuse(path, f"{why}: {error.strerror}")
                 else:
-                    self._pass(SUFFIX, [path])
+                    self._pass(self._suffix, [path])
                 continue
             if stat.S_ISDIR(mode):
                 folders.append(path)
             elif not image:
-                self._pass(SUFFIX, [path])
+                self._pass(self._suffix, [path])
             elif stat.S_ISREG(mode):
                 files.append(path)
             else:
@@ -172,12 +179,12 @@ class _Lister:
             if self._holds_images(path):
                 self._broken.refuse(
                     path,
-                    f"is a folder of images within the class folder {shown(folder.name)}, but "
-                    "class folders hold images alone; move its images up, or pass --data "
+                    f"is a folder of {self._what}s within the class folder {shown(folder.name)}, "
+                    f"but class folders hold {self._what}s alone; move them up, or pass --data "
                     f"{shown(folder)} if the class folders are in there",
                 )
             else:
-                self._pass(EMPTY, [path])
+                self._pass(self._empty, [path])
         return files
 
     def _splits(self, folders: list[Path]) -> dict[str, Path]:
@@ -232,11 +239,18 @@ class _Lister:
 
     def _refuse_empty(self) -> None:
         passed = [entry for entries in self._found.passed.values() for entry in entries]
+        usual = (".png", ".jpg", ".webp", ".tif", ".txt")
+        some = [each for each in usual if each in self._suffixes]
+        some += ["..."] if len(some) < len(self._suffixes) else []
         more = f"; left out as broken: {self._broken.entries[0]}" if self._broken.entries else ""
         raise TaskError(
-            "a data folder must hold class folders with images (.png, .jpg, .webp, .tif, ...), but "
+            f"a data folder must hold class folders with {self._what}s ({', '.join(some)}), but "
             f"{shown(self._folder)} has none (it holds {', '.join(passed[:5]) or 'nothing'}){more}"
         )
+
+
+def _a(noun: str) -> str:
+    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
 
 
 def _folders(path: Path) -> Iterator[Path]:

@@ -140,6 +140,9 @@ class Classes:
         splits: split name to class numbers.
         rotations: count each of the four right-angle rotations of images as a class of its own.
         reading: what they were read from, where that is known.
+        masked: whether examples are tokens, below 0 where there is none; inputs are then
+            `{"tokens": ..., "mask": ...}`, with 0 where the mask, bool of the same shape, says
+            that there is none.
     """
 
     examples: npt.NDArray[Any]
@@ -147,6 +150,7 @@ class Classes:
     splits: Mapping[str, Numbers]
     rotations: bool = False
     reading: Reading | None = None
+    masked: bool = False
 
     def check(self, shape: Episodic, names: list[str]) -> None:
         """Raise `TaskError` if a class or a split is too small for an episode."""
@@ -247,7 +251,10 @@ class Classes:
             torch.float32 if pixels else None, memory_format=torch.contiguous_format, copy=True
         )
         inputs = inputs.div_(255.0) if pixels else inputs
-        given = Padded(inputs, torch.from_numpy(real)) if padded else inputs
+        given: Any = inputs
+        if self.masked:
+            given = {"tokens": inputs.clamp(min=0), "mask": inputs >= 0}
+        given = Padded(given, torch.from_numpy(real)) if padded else given
         return ClassBatch(given, torch.from_numpy(labels), named)
 
     def digest(self) -> str:

@@ -17,18 +17,9 @@ from evometa.task.groups import Groups, refuse_small
 from evometa.task.protocol import SPLITS
 from evometa.task.reading import Reading, listed
 from evometa.task.table import TableSource
-from evometa.task.table_rows import (
-    Part,
-    Rows,
-    Wanted,
-    column_of,
-    is_number,
-    is_text,
-    labels_of,
-    numbers_of,
-    parts_of,
-    read_rows,
-)
+from evometa.task.table_columns import is_number, is_text, labels_of, numbers_of
+from evometa.task.table_files import Part, column_of, parts_of
+from evometa.task.table_rows import Rows, Wanted, read_rows
 from evometa.task.table_rules import Rule, apply_rules, fit_rules
 
 FEW = 100  # labels at most
@@ -86,7 +77,7 @@ def read_groups(source: TableSource, data: Path | None, *, skip_broken: bool, le
         _place(parts),
         len(own.names),
         len(targets),
-        changes=_thinned(rows, source.most),
+        changes=_left_out(rows, source.most),
         ignored=_ignored(rows, own, small),
         warnings=[*warnings, *said],
         what="rows",
@@ -249,14 +240,14 @@ def _ignored(rows: Rows, own: _Sorted, small: Mapping[str, int]) -> dict[str, Se
     found = {
         "tasks of too few rows": [f"{name} ({count})" for name, count in small.items()],
         "tasks of no split": [n for each, n in enumerate(own.names) if each not in placed],
-        **rows.bad,
     }
     return {why: entries for why, entries in found.items() if entries}
 
 
-def _thinned(rows: Rows, most: int) -> dict[str, int]:
+def _left_out(rows: Rows, most: int) -> dict[str, int]:
+    found = {f"{what} left out, as {bad.first}": bad.count for what, bad in rows.bad.items()}
     beyond = int(np.maximum(rows.counts - most, 0).sum())
-    return {f"rows left out, beyond {most} of a task": beyond} if beyond else {}
+    return found | ({f"rows left out, beyond {most} of a task": beyond} if beyond else {})
 
 
 def _place(parts: Sequence[Part]) -> str:

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from evometa.errors import TaskError
 from evometa.task.reading import listed
-from evometa.task.table_rows import is_list, is_number, is_text, numbers_of, plain, texts_of
+from evometa.task.table_columns import is_list, is_number, is_text, numbers_of, plain, texts_of
 
 Floats = npt.NDArray[np.float64]
 
