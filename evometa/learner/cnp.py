@@ -38,7 +38,7 @@ class Cnp(Head):
         depth: layers of each.
         target: what the outer loop makes small for values: `"likelihood"`, the mean negative log
             density of a Gaussian whose deviation is predicted as well, as published; `"task"`, the
-            task's loss of the mean.
+            task's loss of the mean, by which the preset learns sine waves far sooner.
 
     Raises:
         ValueError: if an argument has no such value.
@@ -183,7 +183,7 @@ FAMILY = Family(
         "cnp": {
             "width": 128,
             "depth": 3,
-            "target": "likelihood",
+            "target": "task",
             "outer": {"adam": {"rate": 1e-3, "schedule": "constant"}},
         }
     },

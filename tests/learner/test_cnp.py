@@ -29,7 +29,7 @@ from tests.learner.points import (
 from tests.learner.worlds import Navigate
 
 TASK, VALUES = Points(), Waves(waves(12))
-RULE = preset("cnp", width=6, depth=2)
+RULE = preset("cnp", width=6, depth=2, target="likelihood")
 
 
 def network_of(meta, part):
