@@ -80,14 +80,20 @@ def prune(folder: Path, most: int = MOST) -> None:
         path.unlink(missing_ok=True)
 
 
-def find_start(folder: Path, candidate: Candidate) -> Start:
-    """Return where a candidate may go on: the beginning, if there is no checkpoint that fits."""
+def find_start(folder: Path, candidate: Candidate, structure: str) -> Start:
+    """Return where a candidate may go on: the beginning, if there is no checkpoint that fits.
+
+    Args:
+        folder: where checkpoints are.
+        candidate: to be trained on.
+        structure: of its network; a checkpoint of another one does not fit, whatever the shapes.
+    """
     beginning = Start(candidate, 0, None)
     path = checkpoint_path(folder, candidate)
     if not candidate.rung or not path.exists():
         return beginning
     try:
-        checkpoint = load_checkpoint(path)
+        checkpoint = load_checkpoint(path, structure)
     except StoreError as error:
         log.warning("%s is trained from the start: %s", candidate.id, error)
         return beginning
@@ -102,7 +108,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint, structure: str, rung: in
     Args:
         path: where to; its folder must exist.
         checkpoint: as `Trainer.checkpoint` makes it.
-        structure: the learner's, so that it is never loaded into another one.
+        structure: of what was trained, so that it is never loaded into anything else.
         rung: where the candidate stands.
 
     Raises:
@@ -126,7 +132,7 @@ def load_checkpoint(path: Path, structure: str | None = None) -> Checkpoint:
 
     Args:
         path: the file.
-        structure: of the learner that is to go on; None for any.
+        structure: of what is to go on; None for any.
 
     Raises:
         StoreError: if it is missing, torn, or of a learner of another structure.

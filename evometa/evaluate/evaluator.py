@@ -132,7 +132,7 @@ class Evaluator:
             admissions.append(admit(study, genome, candidate.seed, device, plans))
         start = Start(candidate, 0, None)
         if self.weights:
-            start = find_start(Path(self.weights), candidate)
+            start = find_start(Path(self.weights), candidate, admissions[-1].network.structure)
         return Member(blank, admissions, stages, start)
 
     def _evaluate(self, members: list[Member], device: torch.device) -> list[Evaluation]:
@@ -225,7 +225,7 @@ class Evaluator:
             checkpoint = trainer.checkpoint(index)
             path = checkpoint_path(folder, member.blank.candidate)
             try:
-                save_checkpoint(path, checkpoint, trainer.structure, rung)
+                save_checkpoint(path, checkpoint, member.admission.network.structure, rung)
             except StoreError as error:
                 log.warning("%s; if it is promoted, it is trained from the start", error)
             if not member.blank.candidate.number % EVERY:

@@ -5,7 +5,9 @@ from dataclasses import replace
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
+from torch import nn
 
 from evometa import Study, Training
 from evometa import space as s
@@ -213,9 +215,26 @@ def test_a_checkpoint_of_an_unknown_rung_is_not_used(tmp_path):
     expected = [evaluate([candidate(rung)])[0] for rung in range(2)][1]
     (file,) = tmp_path.iterdir()
     kept = load_checkpoint(file)
-    save_file({name: value for name, value in kept.items() if name != "rung"}, file)
-    assert find_start(tmp_path, candidate(1)).checkpoint is None
+    with safe_open(file, "pt") as opened:
+        metadata = opened.metadata()
+    assert find_start(tmp_path, candidate(1), metadata["structure"]).checkpoint is not None
+    save_file({name: value for name, value in kept.items() if name != "rung"}, file, metadata)
+    assert find_start(tmp_path, candidate(1), metadata["structure"]).checkpoint is None
     assert evaluate([candidate(1)])[0].scores == expected.scores
+
+
+def test_a_checkpoint_of_another_network_of_equal_shapes_is_not_used(tmp_path):
+    def made(activation):
+        def build(genome):
+            return nn.Sequential(nn.Linear(1, genome["width"]), activation, nn.Linear(8, 1))
+
+        return Study(SPACE, build, TASK, training=TRAINING, rungs=halving(3))
+
+    Evaluator(made(nn.Tanh()), weights=str(tmp_path))([candidate(0)])
+    assert len([*tmp_path.iterdir()]) == 1
+    found = Evaluator(made(nn.SiLU()), weights=str(tmp_path))([candidate(1)])[0]
+    scratch = Evaluator(made(nn.SiLU()))([candidate(1)])[0]
+    assert found.scores == scratch.scores
 
 
 def test_a_look_ahead_leaves_no_checkpoint(tmp_path):
