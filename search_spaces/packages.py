@@ -100,12 +100,7 @@ study = Study(
         beside=s.Choice(True, False),
         rule=s.Choice(
             ridge=ridge_space(),
-            prototypes=prototype_space(
-                ways=s.Int(5, 20, step=5),
-                pooling=s.Choice("mean"),
-                scale=s.Choice("learned", "fixed"),
-                set_step=s.Choice("none"),
-            ),
+            prototypes=prototype_space(ways=s.Int(5, 20, step=5)),
             gradient=rule_space(steps=s.Int(1, 3)),
         ),
     ),
@@ -114,9 +109,7 @@ study = Study(
     objectives={"accuracy": "max", "params": "min"},
     baselines={
         "ridge": baseline(preset("ridge")),
-        "ProtoNet": baseline(
-            preset("protonet", ways=20, pooling="mean", scale="fixed", set_step="none")
-        ),
+        "ProtoNet": baseline(preset("protonet", ways=20)),
         "MAML": baseline({"gradient": preset("maml", rate=0.1)}, beside=False),
     },
     training=Training(iterations=150, tasks=4, validation=150),

@@ -37,7 +37,7 @@ study = Study(
     task=Table(rows, task="who", target="sign", shots=6, queries=9),
     baselines={
         "MAML": {"rule": {"gradient": preset("maml", rate=0.5)}},
-        "ProtoNet": {"rule": preset("protonet", pooling="mean", scale="fixed", set_step="none")},
+        "ProtoNet": {"rule": preset("protonet")},
         "ridge": {"rule": preset("ridge")},
     },
     training=Training(iterations=150, tasks=4, validation=20),
