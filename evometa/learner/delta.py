@@ -59,7 +59,7 @@ class Delta(Head):
 
     @property
     def ordered(self) -> bool:
-        """Whether the order of a support set matters."""
+        """Whether it reads the support set in turn."""
         return self.rule == "delta"
 
     def init(self, like: Tensor, generator: torch.Generator) -> Own:

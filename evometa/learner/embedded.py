@@ -117,7 +117,11 @@ class Head(Protocol):
 
     @property
     def ordered(self) -> bool:
-        """Whether the order of a support set matters; meta-training then shuffles it."""
+        """Whether the order of a support set matters.
+
+        It is then read in the order of a hash of its inputs, which says nothing of the labels, in
+        training and later: what comes sorted by label gives what any other order gives.
+        """
         return False
 
     def init(self, like: Tensor, generator: torch.Generator) -> Own:
@@ -234,7 +238,7 @@ class Embedded:
         """Learn the support set, and see how well the queries are predicted."""
         most = self.most if self.ways is None else bounds_of(self.ways)[1]
         trained = replace(self, training=True, most=most)
-        fitted = trained.adapt(meta, shuffled(support) if self.head.ordered else support)
+        fitted = trained.adapt(meta, support)
         predict, seen, met = trained._watched(fitted)
         loss = self.loss(predict, query)
         asked = Asked(*met[-1], query.targets)
@@ -253,6 +257,7 @@ class Embedded:
                 f"{self.head.structure.split()[0]} learns from labelled examples: the support set "
                 f"must have `inputs` and `targets`, as a Batch has, got {type(support).__name__}"
             )
+        support = shuffled(support) if self.head.ordered else support
         params = {name: meta["params"][name] for name in self.network.params}
         weights = {
             name.removeprefix(OWN): value

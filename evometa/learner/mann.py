@@ -122,7 +122,7 @@ class Mann(Head):
 
     @property
     def ordered(self) -> bool:
-        """Whether the order of a support set matters."""
+        """Whether it reads the support set in turn."""
         return True
 
     def init(self, like: Tensor, generator: torch.Generator) -> Own:

@@ -75,7 +75,7 @@ class Matching(Head):
 
     @property
     def ordered(self) -> bool:
-        """Whether the order of a support set matters."""
+        """Whether it reads the support set in turn."""
         return self.context == "fce"
 
     def init(self, like: Tensor, generator: torch.Generator) -> Own:

@@ -45,6 +45,7 @@ def reference(features, values, new, write):
 def test_it_is_the_published_recursion():
     learner = learner_on(TASK, RULE)
     meta, (support, query) = moved(learner), part_of(drawn(TASK), 0)
+    support = shuffled(support)  # the order in which it is read
     module = embedding()
     module.load_state_dict(meta["params"])
     with torch.no_grad():
@@ -67,7 +68,7 @@ def test_orthonormal_keys_are_associated_exactly():
     order_changes_nothing(learner, meta, support, support.inputs)
 
 
-def test_the_order_matters_and_the_last_one_counts_most():
+def test_the_last_of_equal_keys_counts_most_and_no_other_order_matters():
     learner = learner_on(TASK, RULE)
     meta, side = begin(learner, 0), part_of(drawn(TASK).support, 0)
     same = side._replace(inputs=side.inputs[:1].expand_as(side.inputs))
@@ -75,11 +76,7 @@ def test_the_order_matters_and_the_last_one_counts_most():
         order = torch.tensor([k for k in range(3) if k != last] + [last])
         told = same._replace(inputs=same.inputs[:3], targets=order)
         assert predicted(learner, meta, told, side.inputs[:1]).argmax() == last
-    with pytest.raises(AssertionError):
-        order_changes_nothing(learner, moved(learner), side, side.inputs)
-    order_changes_nothing(
-        learner_on(TASK, preset("delta-rule", rule="hebbian")), meta, side, side.inputs
-    )
+    order_changes_nothing(learner, moved(learner), side, side.inputs)
 
 
 @pytest.mark.parametrize("rule", ["delta", "hebbian"])
@@ -102,8 +99,8 @@ def test_values_are_learned_as_well():
     finite(learner_on(task, RULE, module), drawn(task))
 
 
-def test_meta_training_shuffles_the_support_and_adapting_does_not():
-    """Sorted labels would be learned; the training must not see them."""
+def test_the_order_in_which_it_is_read_says_nothing_of_the_labels():
+    """Sorted labels would be learned."""
     task = Points(ways=5, shots=3)
     episodes = drawn(task, 30)
     sides = [shuffled(part_of(episodes.support, row)) for row in range(30)]
@@ -122,10 +119,8 @@ def test_meta_training_shuffles_the_support_and_adapting_does_not():
     learner = learner_on(task, RULE)
     meta, (support, query) = moved(learner), part_of(episodes, 0)
     given = learner.meta_loss(meta, support, query).loss
-    again = learner.meta_loss(meta, shuffled(support), query).loss
-    torch.testing.assert_close(given, again)
     plain = task.loss(lambda x: predicted(learner, meta, support, x), query)
-    assert not torch.allclose(given, plain)
+    torch.testing.assert_close(given, plain)
 
 
 @pytest.mark.parametrize("genes", [{"rule": "oja"}, {"write": 2.0}, {"write": 0}, {"scale": 0}])

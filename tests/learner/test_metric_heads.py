@@ -12,6 +12,7 @@ from torch.func import functional_call
 
 from evometa.evaluate import begin
 from evometa.learner import preset
+from evometa.learner.order import shuffled
 from evometa.network import Network
 from evometa.task.episodes import part_of
 from evometa.task.protocol import Batch
@@ -32,6 +33,7 @@ def learned(name, **changes):
     )
     meta, (support, query) = a_meta(own), episode()
     found = own.predict(own.adapt(meta, support), query.inputs)
+    support = shuffled(support) if name == "matching-fce" else support  # as it is read
     embedded = [
         functional_call(embedding(), {k: meta["params"][k] for k in own.network.params}, (x,))
         for x in (support.inputs, query.inputs)
