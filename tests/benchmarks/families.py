@@ -176,7 +176,7 @@ def main() -> None:
     bench = Bench(task, arguments.seconds, arguments.width, arguments.episodes, device)
     print(
         f"{device_name(device)}, conv4-{arguments.width}, {arguments.seconds:.0f} s each, "
-        f"{arguments.seeds} seeds, mean ± standard deviation"
+        f"{arguments.seeds} seeds, mean ± standard deviation over them, {arguments.episodes} episodes"
     )
     print(
         "| preset | 5-way % | 20-way % | parameters | MACs | meta-iterations "
@@ -189,16 +189,19 @@ def main() -> None:
         except Exception as error:  # one way of learning does not cost the others their rows
             print(f"| {name} | {type(error).__name__}: {error} |", flush=True)
             continue
-        five, twenty = (
-            f"{statistics.fmean(values):.2f} ± {statistics.pstdev(values):.2f}"
-            for values in row.accuracy.values()
-        )
+        five, twenty = (spread(values) for values in row.accuracy.values())
         print(
             f"| {name} | {five} | {twenty} | {row.params:,} | {row.macs / 1e6:,.1f} M "
             f"| {statistics.fmean(row.iterations):.0f} | {statistics.fmean(row.train_seconds):.0f} "
             f"| {1000 * statistics.fmean(row.adapt_seconds):.1f} |",
             flush=True,
         )
+
+
+def spread(values: list[float]) -> str:
+    """Return the mean over seeds, with their standard deviation where there are several."""
+    mean = f"{statistics.fmean(values):.2f}"
+    return f"{mean} ± {statistics.stdev(values):.2f}" if len(values) > 1 else mean
 
 
 if __name__ == "__main__":
