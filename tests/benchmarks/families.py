@@ -176,7 +176,8 @@ def main() -> None:
     bench = Bench(task, arguments.seconds, arguments.width, arguments.episodes, device)
     print(
         f"{device_name(device)}, conv4-{arguments.width}, {arguments.seconds:.0f} s each, "
-        f"{arguments.seeds} seeds, mean ± standard deviation over them, {arguments.episodes} episodes"
+        f"{arguments.seeds} seeds, mean ± standard deviation over them, "
+        f"{arguments.episodes} episodes"
     )
     print(
         "| preset | 5-way % | 20-way % | parameters | MACs | meta-iterations "
