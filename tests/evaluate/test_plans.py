@@ -113,6 +113,15 @@ def test_calibration_keeps_what_is_clearly_faster():
     assert calibrate(made, [], CPU) == {}
 
 
+@pytest.mark.parametrize(("again", "chosen"), [(0.01, VMAP), (0.9, LOOP)])
+def test_a_machine_that_was_busy_for_a_moment_does_not_choose_the_plan(monkeypatch, again, chosen):
+    times = {VMAP: iter([1.0, again]), LOOP: iter([0.1])}
+    monkeypatch.setattr(calibration, "_seconds", lambda *each: next(times[each[2]]))
+    made = study()
+    admitted = admit(made, {"x": 1, "rule": preset("maml")}, 0, CPU)
+    assert calibrate(made, [admitted], CPU) == {"dense": chosen}
+
+
 def test_channels_are_moved_in_convolutions_alone(monkeypatch):
     """Whatever the clock says."""
     clock = iter(range(10_000, 0, -1))
