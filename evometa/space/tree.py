@@ -153,7 +153,11 @@ class Tree:
             )
             if child != genome and self.holds(child):
                 return child
-        return self.sample(rng)
+        for _ in range(ATTEMPTS):
+            child = self.sample(rng)
+            if child != genome:
+                break
+        return child
 
     def crossover(self, first: Genome, second: Genome, rng: np.random.Generator) -> Genome:
         """Return the first expression with one of its sub-trees taken from the second.

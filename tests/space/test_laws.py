@@ -5,11 +5,11 @@ import pickle
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 
 from evometa.records import canonical_json
-from evometa.space import Float, Leaf, Space, decode, encode, gene_value, get, structure
-from tests.space.strategies import law, numbers, seeds, spaces
+from evometa.space import Float, Leaf, Space, Tree, decode, encode, gene_value, get, structure
+from tests.space.strategies import PRIMITIVES, law, numbers, seeds, spaces
 
 
 def assert_plain(value):
@@ -47,6 +47,7 @@ def test_samples_are_valid_plain_and_repeatable(space, seed):
 
 
 @law
+@example(Tree(PRIMITIVES, size=3, depth=2, required=("gradient",)), 2)
 @given(spaces, seeds)
 def test_mutants_are_valid_plain_repeatable_and_differ_where_they_can(space, seed):
     genome = space.sample(np.random.default_rng(seed))
