@@ -111,13 +111,12 @@ def admit(
     check_output(network, inputs, seed)
     traits, meta, sources = learner.traits, begin(learner, seed), _sources(network, inputs)
     cost = _with_own(cost, network, meta)
-    known["params"] = cost.params
     own = _own_episodes(learner, traits, study, drawn)
     mapped = is_mappable(task) and traits.mappable and sources in ([], ["torch"])
     wanted = plans.get(network.kind) or default_plan(network.kind, device) if mapped else LOOP
     plan = probe(chosen, meta, study, drawn, own, seed, wanted)
     found = _measures(study, genome, module, inputs, learner, meta, support)
-    _keep_limits(study, {**known, **found})
+    _keep_limits(study, {**known, "params": cost.params, **found})
     return Admission(
         learner=learner,
         meta=meta,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from evometa.learner.embedded import Asked, Embedded, Head, Own, Shown, make_embedded, shape_of
 from evometa.learner.family import Family, Genes, Setting
-from evometa.learner.pairs import one_of
+from evometa.learner.pairs import one_of, whole_numbers
 from evometa.learner.perceptron import Perceptron
 from evometa.learner.protocol import Tensors
 from evometa.rule import outer_space
@@ -52,10 +52,7 @@ class Cnp(Head):
 
     def __post_init__(self) -> None:
         one_of("target", self.target, TARGETS)
-        for each in fields(self):
-            value = getattr(self, each.name)
-            if each.type == "int" and not (isinstance(value, int) and value >= 1):
-                raise ValueError(f"`{each.name}` must be a whole number from 1, got {value!r}")
+        whole_numbers(self)
 
     @property
     def structure(self) -> str:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -56,6 +59,18 @@ def pooled(scores: Tensor, members: Tensor, how: str) -> Tensor:
         return scores @ (members / members.sum(1, keepdim=True).clamp(min=1)).T
     own = torch.where(members > 0, scores.unsqueeze(1), ABSENT)
     return own.amax(-1) if how == "max" else own.logsumexp(-1)
+
+
+def whole_numbers(head: Any) -> None:
+    """Refuse a head with a field of the type `int` that is no whole number from 1.
+
+    Raises:
+        ValueError: naming the field.
+    """
+    for each in fields(head):
+        value = getattr(head, each.name)
+        if each.type == "int" and not (isinstance(value, int) and value >= 1):
+            raise ValueError(f"`{each.name}` must be a whole number from 1, got {value!r}")
 
 
 def one_of(name: str, value: object, known: tuple[object, ...]) -> None:

@@ -83,10 +83,7 @@ def read_groups(source: TableSource, data: Path | None, *, skip_broken: bool, le
         what="rows",
         owners="tasks",
         details=[
-            (
-                "splits",
-                ", ".join(f"{split} {len(each)} tasks" for split, each in own.splits.items()),
-            ),
+            ("splits", ", ".join(f"{k} {len(each)} tasks" for k, each in own.splits.items())),
             ("target", f"{source.target}: {found}{', by its type' if source.by_type else ''}"),
             ("inputs", f"{sum(rule.width for rule in rules)} features"),
             *[(f"  {rule.column}", told(rule)) for rule in rules],
